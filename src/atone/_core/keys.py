@@ -1,0 +1,12 @@
+"""Idempotency keys: stable text that names one operation of one step of one saga.
+
+Each part is length-prefixed, so ("a:b", "c") and ("a", "b:c") never meet; the attempt is left out, so every repeat,
+worker and restart sends the same key. Action and compensation have different ones.
+"""
+
+from __future__ import annotations
+
+
+def idempotency_key(tenant: str, saga_name: str, saga_id: str, step: str, operation: str) -> str:
+    """Return the key for one operation; printable, and unambiguous whatever characters the parts hold."""
+    return ".".join(f"{len(part)}-{part}" for part in (tenant, saga_name, saga_id, step, operation))

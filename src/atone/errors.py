@@ -1,0 +1,127 @@
+"""Every exception that a user of Atone can see.
+
+One root, few leaves; each has a stable `code` and a message that ends with the next move.
+`Reject` and `RetryAfter` are the two that user code raises itself, inside a step.
+Outcomes of a saga are values (`Completed`, `Compensated` ...), not exceptions.
+"""
+
+from __future__ import annotations
+
+
+class AtoneError(Exception):
+    """The root of everything Atone raises on purpose."""
+
+    code = "atone"
+
+
+class DefinitionError(AtoneError, TypeError):
+    """A saga definition is wrong; raised when the class is made or the orchestrator is built."""
+
+    code = "definition"
+
+
+class DefinitionMismatch(AtoneError):
+    """The code's plan differs from the plan that unfinished sagas of the same version were started with."""
+
+    code = "definition_mismatch"
+
+
+class PayloadError(AtoneError):
+    """An input, result or event cannot be encoded or decoded as its declared type, or breaks a limit."""
+
+    code = "payload"
+
+
+class ConflictingStart(AtoneError):
+    """A saga with this tenant, name and id exists, with another input. Nothing was written."""
+
+    code = "conflicting_start"
+
+
+class UnknownSaga(AtoneError):
+    """No saga has this tenant, name and id, or no such definition is registered."""
+
+    code = "unknown_saga"
+
+
+class RequestRefused(AtoneError):
+    """A cancel, event or operator command does not apply to the saga as it is now."""
+
+    code = "request_refused"
+
+
+class OutcomeTimeout(AtoneError, TimeoutError):
+    """`outcome(timeout=)` ran out. The saga goes on; ask again."""
+
+    code = "outcome_timeout"
+
+
+class StoreError(AtoneError):
+    """The root of what a store raises."""
+
+    code = "store"
+
+
+class StoreUnavailable(StoreError):
+    """The store can't be reached or can't write now (locked, full, read-only, down). Try again.
+
+    A commit that raised this has an unknown outcome: send the same commit again.
+    """
+
+    code = "store_unavailable"
+
+
+class StoreSchemaError(StoreError):
+    """The store's schema is newer than this code, or is not Atone's."""
+
+    code = "store_schema"
+
+
+class CorruptJournal(StoreError):
+    """A journal row can't be read or folded. The saga is parked; no other saga is touched."""
+
+    code = "corrupt_journal"
+
+
+class WorkerDead(StoreError):
+    """This worker's lease is over or it was declared dead. Nothing was written."""
+
+    code = "worker_dead"
+
+
+class VolatileStore(StoreError):
+    """The memory store forgets everything when the process ends, and was not asked for by name."""
+
+    code = "volatile_store"
+
+
+class Shutdown(AtoneError):
+    """The orchestrator is closed or closing; nothing new is taken."""
+
+    code = "shutdown"
+
+
+class Overloaded(AtoneError):
+    """A bound is reached (sagas in flight, queue length). Nothing was written; try again later."""
+
+    code = "overloaded"
+
+
+class Reject(Exception):  # noqa: N818 - the field's word, and user code raises it as a verb
+    """Raise in a step: refused for good, surely without effect; what was done before is undone.
+
+    In a compensation it means: can't be compensated, don't try again.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RetryAfter(Exception):  # noqa: N818 - the field's word, and user code raises it as a verb
+    """Raise in a step: the outcome is unknown, try again after `seconds` instead of the retry policy's delay."""
+
+    def __init__(self, seconds: float, reason: str = "asked to retry later") -> None:
+        super().__init__(seconds, reason)
+        self.seconds = seconds
+        self.reason = reason
