@@ -1,0 +1,92 @@
+"""Child processes that never outlive the process that started them.
+
+Owns how the example starts, reads, kills and stops its processes. The rule: a child's standard input is a pipe that
+only its parent holds; however the parent ends, the pipe closes, and the child goes. So it works without signals or
+process groups, on any operating system. Both sides of the rule are here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+
+_STOP_SECONDS = 15.0
+
+
+def when_stdin_closes(stop: Callable[[], object], *, exit_after_seconds: float) -> None:
+    """Call `stop` when the parent is gone; end the process the hard way if it is still there after that time."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        stop()
+        # A daemon thread: if the process ends by itself in time, this line is never reached.
+        threading.Event().wait(exit_after_seconds)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="stdin-watch", daemon=True).start()
+
+
+class Child:
+    """A running child process that speaks JSON, one value a line, on its standard output."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self.name, self._process = name, process
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def read(self) -> object:
+        """Return the next value the child printed; raise EOFError when there will be no more."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            raise EOFError(f"{self.name} has ended, or closed its output")
+        return msgspec.json.decode(line)
+
+    async def kill(self) -> None:
+        """Kill it with SIGKILL, as a power cut would, and wait until it is gone."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def wait(self) -> int:
+        """Wait until it ends by itself; return its exit status."""
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Close its standard input, so that it ends its work and goes; kill it if it does not."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            await self.kill()
+
+
+@asynccontextmanager
+async def child(name: str, module: str, *arguments: str) -> AsyncGenerator[Child, None]:
+    """Run `python -m module` while the block lasts."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        # Ctrl-C goes to the parent alone, which then stops its children in order.
+        start_new_session=True,
+    )
+    running = Child(name, process)
+    try:
+        yield running
+    finally:
+        await running.stop()
