@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from atone._core.retry import Retry
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """Where a step stands towards the point of no return."""
 
     COMPENSATABLE = "compensatable"
@@ -24,7 +24,7 @@ class Role(str, Enum):
     RETRIABLE = "retriable"
 
 
-class Does(str, Enum):
+class Does(StrEnum):
     """What a step does when its turn comes."""
 
     ACTION = "action"

@@ -1,0 +1,97 @@
+"""One decision in the making: the entries so far, the saga that they give, and what the shell will be asked.
+
+The state is always the fold of the entries, so nobody in the core changes a saga in any other way. Lives for one
+call of `decide`; the only mutable thing in the core.
+"""
+
+from __future__ import annotations
+
+from atone._core.commands import Alert, AskCondition, Call, Command, Decision, Finish
+from atone._core.facts import Operation
+from atone._core.journal import AttemptStarted, Entry, SagaEnded, SagaParked, apply
+from atone._core.keys import idempotency_key
+from atone._core.plan import Plan, StepPlan
+from atone._core.retry import Retry, delay_seconds
+from atone._core.state import SagaState, SagaStatus, StepState
+
+
+class Draft:
+    """The decision that `decide` is working on.
+
+    `may_start` is False while the worker drains: outcomes are still recorded, but no new intent is committed.
+    """
+
+    __slots__ = ("_alerts", "_asks", "_calls", "entries", "may_start", "now", "plan", "saga", "wake_at")
+
+    def __init__(self, plan: Plan, saga: SagaState, now: float, may_start: bool) -> None:
+        self.plan = plan
+        self.saga = saga
+        self.now = now
+        self.may_start = may_start
+        self.entries: list[Entry] = []
+        self.wake_at: float | None = None
+        self._calls: list[Call] = []
+        self._asks: list[AskCondition] = []
+        self._alerts: list[Alert] = []
+
+    def record(self, entry: Entry) -> None:
+        """Write one more entry and fold it."""
+        self.entries.append(entry)
+        self.saga = apply(self.plan, self.saga, entry)
+
+    def at(self, name: str) -> tuple[StepPlan, StepState]:
+        """Return the plan and the present state of a step."""
+        position = self.plan.index[name]
+        return self.plan.steps[position], self.saga.steps[position]
+
+    def start(self, step: StepPlan, state: StepState, operation: Operation) -> None:
+        """Commit the intent to call this operation now; while draining, leave it to the next owner."""
+        if not self.may_start:
+            self.wake(self.now)
+            return
+        if operation is Operation.ACTION:
+            attempt, deadline = state.action.started + 1, self.now + step.timeout_seconds
+        elif operation is Operation.PROBE:
+            attempt, deadline = state.probe.started + 1, self.now + step.probe_timeout_seconds
+        else:
+            attempt, deadline = state.compensation.started + 1, self.now + step.compensation_timeout_seconds
+        self.record(AttemptStarted(step.name, operation, attempt, deadline, self.now))
+        self._calls.append(Call(step.name, operation, attempt, deadline))
+
+    def ask(self, step: str) -> None:
+        """Have the shell ask the step's `when`; while draining, leave it to the next owner."""
+        if self.may_start:
+            self._asks.append(AskCondition(step))
+        else:
+            self.wake(self.now)
+
+    def alert(self, step: str, failures: int) -> None:
+        """Have the shell report a step that keeps failing."""
+        self._alerts.append(Alert(step, failures))
+
+    def wake(self, at: float) -> None:
+        """Look again at this time at the latest."""
+        if self.wake_at is None or at < self.wake_at:
+            self.wake_at = at
+
+    def backoff(self, retry: Retry, failures: int, step: str, operation: Operation) -> float:
+        """Return the seconds to wait before the next attempt; jitter comes from the operation's idempotency key."""
+        saga = self.saga
+        return delay_seconds(retry, failures, idempotency_key(saga.tenant, saga.name, saga.saga_id, step, operation.value))
+
+    def rests(self) -> bool:
+        """Whether no attempt is under way and no condition is being asked."""
+        return not self._asks and all(step.open is None for step in self.saga.steps)
+
+    def decision(self) -> Decision:
+        """Return what was drafted."""
+        saga = self.saga._replace(version=self.saga.version + 1) if self.entries else self.saga
+        over = saga.status.is_final or saga.status is SagaStatus.NEEDS_ATTENTION
+        if not over:
+            commands: tuple[Command, ...] = (*self._calls, *self._asks, *self._alerts)
+            idle = not self._calls and self.rests()
+            if idle and self.wake_at is None:
+                raise AssertionError(f"saga {saga.saga_id!r} would wait for nothing: {saga}")
+            return Decision(tuple(self.entries), saga, commands, self.wake_at, idle)
+        ended = any(type(entry) is SagaEnded or type(entry) is SagaParked for entry in self.entries)
+        return Decision(tuple(self.entries), saga, (Finish(),) if ended else (), None, True)

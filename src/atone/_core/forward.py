@@ -1,0 +1,199 @@
+"""The way forward: which steps may begin, what an unknown outcome leads to, and the one turn backward.
+
+Called by `decide` only. Unknown is not failed: a step in doubt is probed, repeated with the same key, or given to a
+person; going backward it is undone. Past the pivot there is no way back.
+"""
+
+from __future__ import annotations
+
+from atone._core.draft import Draft
+from atone._core.facts import Operation
+from atone._core.journal import (
+    AttentionRaised,
+    DirectionDecided,
+    RetryScheduled,
+    SagaEnded,
+    StepGaveUp,
+    WaitEnded,
+    WaitStarted,
+)
+from atone._core.plan import Does, Plan, Role, StepPlan
+from atone._core.state import Cause, SagaState, SagaStatus, StepState, StepStatus
+
+
+def go_forward(draft: Draft) -> None:
+    """Begin whatever may begin; end the saga if everything is over; turn back if its deadline has passed."""
+    if _all_over(draft):
+        return
+    deadline = draft.saga.deadline
+    if deadline is not None and not pivot_begun(draft.plan, draft.saga):
+        if deadline <= draft.now:
+            turn_back(draft, Cause("deadline", None, "the saga's deadline has passed"))
+            return
+        draft.wake(deadline)
+    while not draft.saga.is_backward and _one_pass(draft):
+        if _all_over(draft):
+            return
+
+
+def pivot_begun(plan: Plan, saga: SagaState) -> bool:
+    """Whether the pivot may have had its effect, or has had it: there is no turning back on our own account."""
+    if plan.pivot is None:
+        return False
+    pivot = saga.steps[plan.pivot]
+    return pivot.open is not None or pivot.doubt or pivot.status is StepStatus.SUCCEEDED
+
+
+def rollback_list(plan: Plan, saga: SagaState) -> tuple[str, ...]:
+    """Return the steps to undo, newest first: those that had their effect or may have had it, and are not under way."""
+    pairs = zip(reversed(plan.steps), reversed(saga.steps), strict=True)
+    return tuple(
+        step.name
+        for step, state in pairs
+        if step.has_compensation and state.open is None and (state.doubt or state.status is StepStatus.SUCCEEDED)
+    )
+
+
+def turn_back(draft: Draft, cause: Cause) -> None:
+    """Decide the direction, once: the cause and the rollback list in one entry."""
+    if draft.saga.is_backward or pivot_begun(draft.plan, draft.saga):
+        raise AssertionError(f"saga {draft.saga.saga_id!r} can't turn back now: {cause}")
+    seconds = draft.plan.rollback_deadline_seconds
+    deadline = None if seconds is None else draft.now + seconds
+    draft.record(DirectionDecided(cause, rollback_list(draft.plan, draft.saga), deadline))
+
+
+def settle_unknown(
+    draft: Draft, name: str, *, delay: float | None = None, repeatable: bool = True, counted: bool = True
+) -> None:
+    """Resolve an attempt that ended without an answer: probe first, else repeat, else give up."""
+    step, _ = draft.at(name)
+    if step.has_probe:
+        draft.record(RetryScheduled(name, Operation.PROBE, draft.now))
+    else:
+        repeat_or_give_up(draft, name, delay=delay, repeatable=repeatable, counted=counted)
+
+
+def repeat_or_give_up(
+    draft: Draft,
+    name: str,
+    *,
+    delay: float | None = None,
+    repeatable: bool = True,
+    surely_absent: bool = False,
+    counted: bool = True,
+) -> None:
+    """Schedule the next attempt with the same key, or end the attempts: backward, or to a person.
+
+    `delay` overrides the back-off, in seconds. `surely_absent`: a probe said that nothing landed, which permits a repeat
+    even at most once. `counted` is False for an attempt that ended with its process: it uses up no attempt.
+    """
+    step, state = draft.at(name)
+    if step.at_most_once and not surely_absent:
+        _leave_unknown(draft, step)
+        return
+    wait = draft.backoff(step.retry, max(state.action.failed, 1), name, Operation.ACTION) if delay is None else delay
+    due_at = draft.now + wait
+    if state.action.failed == step.retry.alert_after:
+        draft.alert(name, state.action.failed)
+    if step.role is Role.RETRIABLE and repeatable:
+        draft.record(RetryScheduled(name, Operation.ACTION, due_at))
+    elif repeatable and not _is_exhausted(step, state, due_at, counted):
+        draft.record(RetryScheduled(name, Operation.ACTION, due_at))
+    elif step.role is Role.COMPENSATABLE:
+        draft.record(StepGaveUp(name))
+        turn_back(draft, Cause("failure", name, _last_words(state)))
+    else:
+        draft.record(AttentionRaised(name, f"unknown after {state.action.started} attempts: {_last_words(state)}"))
+
+
+def _is_exhausted(step: StepPlan, state: StepState, due_at: float, counted: bool) -> bool:
+    too_many = counted and state.action.failed >= step.retry.attempts
+    began = due_at if state.began_at is None else state.began_at
+    too_late = step.deadline_seconds is not None and due_at > began + step.deadline_seconds
+    return too_many or too_late
+
+
+def _leave_unknown(draft: Draft, step: StepPlan) -> None:
+    if step.on_unknown == "backward" and step.role is Role.COMPENSATABLE:
+        _, state = draft.at(step.name)
+        draft.record(StepGaveUp(step.name))
+        turn_back(draft, Cause("failure", step.name, _last_words(state)))
+    else:
+        draft.record(AttentionRaised(step.name, "it may have landed, and may be called at most once"))
+
+
+def _last_words(state: StepState) -> str:
+    return str(state.problem) if state.problem else "its process died"
+
+
+def _all_over(draft: Draft) -> bool:
+    if not all(step.is_over for step in draft.saga.steps):
+        return False
+    if not draft.saga.status.is_final:
+        draft.record(SagaEnded(SagaStatus.COMPLETED))
+    return True
+
+
+def _one_pass(draft: Draft) -> bool:
+    """Look at each step once; return whether a wait ended, so that more may begin now."""
+    if any(step.attention is not None for step in draft.saga.steps):
+        # Nothing new begins while a person is needed: less to undo if they decide so.
+        return False
+    moved = False
+    for at, step in enumerate(draft.plan.steps):
+        state = draft.saga.steps[at]
+        if state.open is not None or state.is_over:
+            continue
+        if state.status is StepStatus.PENDING and state.due is None:
+            if all(draft.saga.steps[before].is_over for before in draft.plan.predecessors[at]):
+                moved |= _begin_step(draft, step, state)
+        elif state.due is not None:
+            _start_if_due(draft, step, state)
+        else:
+            moved |= _look_at_wait(draft, step, state)
+        if draft.saga.is_backward:
+            return False
+    return moved
+
+
+def _begin_step(draft: Draft, step: StepPlan, state: StepState) -> bool:
+    if step.has_when and state.condition is None:
+        draft.ask(step.name)
+        return False
+    if step.does is Does.ACTION:
+        draft.start(step, state, Operation.ACTION)
+        return False
+    draft.record(WaitStarted(step.name, draft.now + (step.wait_seconds or 0.0)))
+    return _look_at_wait(draft, *draft.at(step.name))
+
+
+def _start_if_due(draft: Draft, step: StepPlan, state: StepState) -> None:
+    if state.due is None or state.due_at is None:
+        raise AssertionError(f"step {step.name!r} is neither due nor waiting: {state}")
+    if state.due_at <= draft.now:
+        draft.start(step, state, state.due)
+    else:
+        draft.wake(state.due_at)
+
+
+def _look_at_wait(draft: Draft, step: StepPlan, state: StepState) -> bool:
+    """End a delay that is over, or take an event that has come; return whether the wait ended well."""
+    if state.due_at is None:
+        raise AssertionError(f"step {step.name!r} waits without an end: {state}")
+    letter = next((event for event in draft.saga.mail if event.event == step.event_name), None)
+    if step.does is Does.EVENT and letter is not None:
+        draft.record(WaitEnded(step.name, letter.payload or b"null", letter.id))
+        return True
+    if state.due_at > draft.now:
+        draft.wake(state.due_at)
+        return False
+    if step.does is Does.DELAY:
+        draft.record(WaitEnded(step.name, b"null"))
+        return True
+    message = f"event {step.event_name!r} did not come in {step.wait_seconds:g} s"
+    if step.on_timeout == "backward" and not pivot_begun(draft.plan, draft.saga):
+        turn_back(draft, Cause("timeout", step.name, message))
+    else:
+        draft.record(AttentionRaised(step.name, message))
+    return False

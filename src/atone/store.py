@@ -1,0 +1,258 @@
+"""The store port: where journals live. A store never interprets a saga; it keeps rows, versions and leases.
+
+Eight methods and an async context; `atone.testing.contracts` holds the suite that defines them, and memory, SQLite and
+PostgreSQL pass the same one. All times are epoch seconds by the store's own clock. Errors: `StoreUnavailable` means that
+the outcome is unknown, so send the same call again; `WorkerDead` means that nothing was written. Called by the runtime,
+by `Orchestrator` for look-ups, and by the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+FINAL_STATUSES = frozenset({"completed", "compensated", "failed"})
+
+
+class Birth(NamedTuple):
+    """What a new saga is called; written once, with its first turn."""
+
+    tenant: str
+    name: str
+    saga_id: str
+    definition_version: int
+    plan_hash: str
+
+
+class Hot(NamedTuple):
+    """The columns of a saga that others look at: written only when one of them changes.
+
+    `owned`: the committing worker keeps the saga; otherwise it is given up and anyone may claim it at `wake_at`.
+    """
+
+    status: str
+    owned: bool
+    wake_at: float | None
+
+
+class Turn(NamedTuple):
+    """One journal row to append: `version` is one more than the version it was decided on.
+
+    `key` is the saga's internal id (16 bytes). `commit_id` (16 bytes) is new for each turn and the same when the turn is
+    sent again. `entries` is a JSON array. `birth` is set for version 1 only, and then `hot` is too.
+    """
+
+    key: bytes
+    version: int
+    commit_id: bytes
+    entries: bytes
+    hot: Hot | None = None
+    birth: Birth | None = None
+
+
+class TurnResult(StrEnum):
+    """What became of one turn of a batch.
+
+    APPLIED: it is durable (now, or by an earlier send with the same commit id). CONFLICT: another row has that version.
+    NOT_MINE: the saga belongs to somebody else. TAKEN: a saga with this tenant, name and id exists already.
+    REFUSED: the row itself can't be stored; the rest of the batch is not affected. Only APPLIED has written anything.
+    """
+
+    APPLIED = "applied"
+    CONFLICT = "conflict"
+    NOT_MINE = "not_mine"
+    TAKEN = "taken"
+    REFUSED = "refused"
+
+
+class Row(NamedTuple):
+    """One journal row as stored; `at` is the store's time of the commit."""
+
+    version: int
+    at: float
+    commit_id: bytes
+    entries: bytes
+
+
+class Summary(NamedTuple):
+    """One saga's hot row: what a list shows. `owner` is a worker id or None."""
+
+    key: bytes
+    tenant: str
+    name: str
+    saga_id: str
+    definition_version: int
+    plan_hash: str
+    status: str
+    owner: str | None
+    wake_at: float | None
+    created_at: float
+
+
+class Loaded(NamedTuple):
+    """A saga and its journal rows in order of version, read in one snapshot; `plan` is the stored plan as JSON, if asked for."""
+
+    summary: Summary
+    rows: tuple[Row, ...]
+    plan: str | None = None
+
+
+class StoredPlan(NamedTuple):
+    """A plan to keep beside the sagas that follow it."""
+
+    name: str
+    version: int
+    plan_hash: str
+    plan: str
+
+
+class Lease(NamedTuple):
+    """What a worker may rely on: the store's clock at `now`, and the time until which nobody takes its sagas."""
+
+    now: float
+    until: float
+
+
+class Claimed(NamedTuple):
+    """What a claim found.
+
+    `taken`: sagas that are mine from now on, or were mine already without my knowing (the reply of an earlier claim was
+    lost); open attempts in them belong to a process that is gone. `newer`: sagas that I own and know, with a row or a
+    request that I may not have seen. `unclaimable`: how many due sagas have a definition that I was not asked to run.
+    `dead_letters`: how many early events were given up in this call. `now`: the store's clock.
+    """
+
+    taken: tuple[bytes, ...]
+    newer: tuple[bytes, ...]
+    unclaimable: int
+    dead_letters: int
+    now: float
+
+
+class Delivery(NamedTuple):
+    """A request for a saga, as a journal row's entries.
+
+    `keep_seconds` is how long it waits for a saga that does not exist yet (events only; None: not at all).
+    """
+
+    tenant: str
+    name: str
+    saga_id: str
+    request_id: str
+    entries: bytes
+    commit_id: bytes
+    keep_seconds: float | None = None
+
+
+class Delivered(StrEnum):
+    """APPENDED: it is in the journal. DUPLICATE: this request id was there already. FINAL: the saga is over, nothing was
+    written. KEPT: there is no such saga yet, the event waits for it. UNKNOWN: there is no such saga, nothing was written.
+    """
+
+    APPENDED = "appended"
+    DUPLICATE = "duplicate"
+    FINAL = "final"
+    KEPT = "kept"
+    UNKNOWN = "unknown"
+
+
+class Query(NamedTuple):
+    """Which sagas to find; None means any. `after` is the key of the last one seen; newest keys come last.
+
+    `other_hash_than` finds sagas whose plan differs. Results are at most `limit`.
+    """
+
+    tenant: str | None = None
+    name: str | None = None
+    saga_id: str | None = None
+    statuses: frozenset[str] | None = None
+    keys: tuple[bytes, ...] | None = None
+    definition_version: int | None = None
+    other_hash_than: str | None = None
+    after: bytes | None = None
+    limit: int = 100
+
+
+class Store(Protocol):
+    """What the runtime needs of a place that remembers.
+
+    Entering opens it and migrates its schema; leaving closes it. All methods may raise `StoreUnavailable`.
+    """
+
+    async def __aenter__(self) -> Store:
+        """Open the store.
+
+        Raises:
+            StoreSchemaError: Its schema is newer than this code, or not Atone's.
+        """
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the store; calls under way end first."""
+        ...
+
+    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        """Extend the worker's lease; blocking, and callable from any thread at any time.
+
+        With `register` the worker's row is created (ids are never reused) and the plans are kept. An expired lease may be
+        renewed as long as nobody has declared the worker dead. `lease_seconds` 0 retires it: it is dead from then on.
+
+        Raises:
+            WorkerDead: The worker was declared dead, retired, or never registered. Nothing was written.
+        """
+        ...
+
+    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+        """Append the turns that fit, in one durable transaction; the others are reported alone.
+
+        The worker's row is checked in the same transaction: not dead, lease not over by the store's clock. Of each turn
+        the owner (the worker) and the version are checked; a first turn needs a free tenant, name and id, and takes
+        along the events that came early. A turn that stands there already with the same commit id is APPLIED.
+
+        Raises:
+            WorkerDead: Nothing was written.
+        """
+        ...
+
+    async def start(self, turn: Turn, *, connection: object) -> TurnResult:
+        """Insert a new, unowned saga within the caller's transaction on `connection`.
+
+        Raises:
+            TypeError: The connection is of a kind that this store can't use, with the reason.
+        """
+        ...
+
+    async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
+        """Return the sagas with their rows above version `after`; None where there is none."""
+        ...
+
+    async def claim(
+        self,
+        worker: str,
+        *,
+        definitions: Collection[tuple[str, int, str]],
+        known: Collection[bytes],
+        limit: int,
+        lease_seconds: float,
+    ) -> Claimed:
+        """Take over what needs an owner, at most `limit` sagas, shared fairly between the definitions.
+
+        Workers whose lease is over are declared dead first, for ever. Taken are: unfinished sagas of dead owners, unowned
+        sagas that are due, and sagas that are mine but not `known`. `definitions` are (name, version, plan hash).
+
+        Raises:
+            WorkerDead: Nothing was written.
+        """
+        ...
+
+    async def deliver(self, delivery: Delivery) -> Delivered:
+        """Append a request to a saga as its next row and make it due at once; anyone may call this, of any process."""
+        ...
+
+    async def find(self, query: Query) -> Sequence[Summary]:
+        """Return the sagas that fit, in the order of their keys."""
+        ...
