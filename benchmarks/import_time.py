@@ -26,7 +26,7 @@ def time_one_process_ms(code: str) -> float:
 
 
 def measure(rounds: int) -> dict[str, list[float]]:
-    """Interleave the workloads, so that a busy moment of the machine hits both; one unmeasured round warms the caches."""
+    """Interleave the workloads, so that a busy moment hits both; one unmeasured round warms the caches."""
     for code in WORKLOADS.values():
         time_one_process_ms(code)
     samples: dict[str, list[float]] = {name: [] for name in WORKLOADS}
