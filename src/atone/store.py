@@ -1,6 +1,6 @@
 """The store port: where journals live. A store never interprets a saga; it keeps rows, versions and leases.
 
-Eight methods and an async context; `atone.testing.contracts` holds the suite that defines them, and memory, SQLite and
+At most eight methods and an async context; `atone.testing.contracts` holds the suite that defines them, and memory, SQLite and
 PostgreSQL pass the same one. All times are epoch seconds by the store's own clock. Errors: `StoreUnavailable` means that
 the outcome is unknown, so send the same call again; `WorkerDead` means that nothing was written. Called by the runtime,
 by `Orchestrator` for look-ups, and by the command line.
