@@ -107,7 +107,7 @@ class Overloaded(AtoneError):
     code = "overloaded"
 
 
-class Reject(Exception):  # noqa: N818 - the field's word, and user code raises it as a verb
+class Reject(Exception):
     """Raise in a step: refused for good, surely without effect; what was done before is undone.
 
     In a compensation it means: can't be compensated, don't try again.
@@ -118,7 +118,7 @@ class Reject(Exception):  # noqa: N818 - the field's word, and user code raises 
         self.reason = reason
 
 
-class RetryAfter(Exception):  # noqa: N818 - the field's word, and user code raises it as a verb
+class RetryAfter(Exception):
     """Raise in a step: the outcome is unknown, try again after `seconds` instead of the retry policy's delay."""
 
     def __init__(self, seconds: float, reason: str = "asked to retry later") -> None:
