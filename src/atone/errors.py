@@ -50,6 +50,15 @@ class RequestRefused(AtoneError):
     code = "request_refused"
 
 
+class NoResult(AtoneError, KeyError):
+    """A completed saga has no result of this step: it was skipped, or belongs to another saga."""
+
+    code = "no_result"
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would put the sentence into quotes
+
+
 class OutcomeTimeout(AtoneError, TimeoutError):
     """`outcome(timeout=)` ran out. The saga goes on; ask again."""
 

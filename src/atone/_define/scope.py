@@ -1,0 +1,36 @@
+"""The names that annotations of a saga class may mean: its module's, its own, and those of functions around it.
+
+Owns the look at the frames of enclosing functions, taken once, when a class inside a function is made: afterwards
+they are gone, while annotations are only resolved when the orchestrator is built. Called by `saga`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import FrameType, FunctionType
+from typing import Any
+
+from atone._define.step import Step
+
+
+def names_around(cls: type) -> Mapping[str, Any]:
+    """Return the local names an annotation in `cls` can see, the innermost winning; the module's own are not copied."""
+    found: dict[str, Any] = {}
+    for frame in reversed(_enclosing(cls)):
+        found.update(frame.f_locals)
+    own = {name: value for name, value in vars(cls).items() if not isinstance(value, Step | FunctionType)}
+    return found | {name: value for name, value in own.items() if not name.startswith("__")}
+
+
+def _enclosing(cls: type) -> list[FrameType]:
+    parts = cls.__qualname__.split(".<locals>.")
+    functions = {".<locals>.".join(parts[:end]) for end in range(1, len(parts))}
+    found: list[FrameType] = []
+    frame = sys._getframe(1) if functions else None  # noqa: SLF001 - the only way to the names of a function under way
+    while frame is not None and functions:
+        if frame.f_code.co_qualname in functions and frame.f_globals.get("__name__") == cls.__module__:
+            functions.discard(frame.f_code.co_qualname)
+            found.append(frame)
+        frame = frame.f_back
+    return found
