@@ -1,0 +1,83 @@
+"""Reads the books of a finished run: the participants' databases and the end of every saga.
+
+Owns where in a run's folder what lies. Only reads, and judges nothing: `books` does. Called by the demo at its end;
+`python -m examples.orders.audit FOLDER` looks at a folder that `demo --keep` left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.orders.books import Books, LedgerEntry, Movement, Shelf
+from examples.orders.order_file import read_orders
+
+_SAGA_ID_PREFIX = "order-"
+
+
+def saga_id_of(order_id: str) -> str:
+    """Return the id of an order's saga."""
+    return _SAGA_ID_PREFIX + order_id
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def orders(self) -> Path:
+        """The orders as they were given."""
+        return self.path / "orders.jsonl"
+
+    @property
+    def stock(self) -> Path:
+        """The opening stock, JSON."""
+        return self.path / "stock.json"
+
+    @property
+    def store_url(self) -> str:
+        """Atone's store, as a URL."""
+        return f"sqlite:///{self.path / 'atone.db'}"
+
+    def database(self, service: str) -> Path:
+        """The database of one participant."""
+        return self.path / f"{service}.db"
+
+
+def read_books(folder: Folder, ends: Mapping[str, str]) -> Books:
+    """Read the participants' rows and put them beside the orders and how their sagas ended."""
+    return Books(
+        orders=read_orders(folder.orders).orders,
+        ends=ends,
+        shelves=tuple(
+            Shelf(*row) for row in _rows(folder.database("inventory"), "SELECT sku, opening, on_hand FROM stock")
+        ),
+        movements=tuple(
+            Movement(*row)
+            for row in _rows(folder.database("inventory"), "SELECT kind, order_id, sku, quantity FROM movements")
+        ),
+        ledger=tuple(
+            LedgerEntry(*row)
+            for row in _rows(folder.database("payments"), "SELECT kind, order_id, amount_cents FROM ledger")
+        ),
+        shipments=tuple(
+            order_id for (order_id,) in _rows(folder.database("shipping"), "SELECT order_id FROM shipments")
+        ),
+        confirmations=tuple(
+            order_id for (order_id,) in _rows(folder.database("shipping"), "SELECT order_id FROM confirmations")
+        ),
+    )
+
+
+def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()

@@ -1,0 +1,153 @@
+"""The demo: `python -m examples.orders.demo` sends orders through three services, with a crash on the way.
+
+Owns the command line, the folder of the run, and the verdict. Exit status 0 only if every saga has ended and the books
+balance; 1 if not, 2 if there was nothing to run. What happens in between is `crash_run`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from examples.orders.audit import Folder, read_books, saga_ends
+from examples.orders.books import check
+from examples.orders.crash_run import CrashRun, Ended, Settings
+from examples.orders.display import Display, books_text, numbers
+from examples.orders.faults import Rates
+from examples.orders.inventory import opening_stock
+from examples.orders.order_file import OrderFile, read_orders
+
+SHIPPED_ORDERS = Path(__file__).with_name("orders.jsonl")
+FAULTS_VARIABLE = "ORDERS_FAULTS"
+_BAD_LINES_SHOWN_MAX = 10
+
+
+def main() -> int:
+    """Run the demo; return the exit status."""
+    options = _command_line().parse_args()
+    try:
+        file = read_orders(options.orders)
+    except OSError as error:
+        print(f"The orders can't be read: {error}. Next: name another file with --orders.", file=sys.stderr)
+        return 2
+    _report_file(options.orders, file)
+    if not file.orders:
+        print("There is no order to run.", file=sys.stderr)
+        return 2
+    path = Path(tempfile.mkdtemp(prefix="atone-orders-"))
+    try:
+        return asyncio.run(_demo(options, file, Folder(path)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    except EOFError as error:
+        print(f"{error}. Next: what it said on its way out stands above.", file=sys.stderr)
+        return 1
+    finally:
+        if options.keep:
+            print(f"kept {path}", file=sys.stderr)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _command_line() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m examples.orders.demo", description="Orders cross three services.")
+    parser.add_argument("--orders", type=Path, default=SHIPPED_ORDERS, help="orders as JSON Lines")
+    parser.add_argument(
+        "--kill-after",
+        type=_share,
+        nargs="*",
+        default=[0.4],
+        metavar="SHARE",
+        help="kill the orchestrator when this share of the orders has ended; several kill it several times, none never",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="another seed brings other faults")
+    parser.add_argument(
+        "--faults",
+        type=Rates.parse,
+        default=os.environ.get(FAULTS_VARIABLE, ""),
+        help=f"shares of requests, for example lost=0.1,slow=0 (or {FAULTS_VARIABLE}); default {Rates()}",
+    )
+    parser.add_argument("--inflight", type=int, default=40, help="sagas under way at a time")
+    parser.add_argument("--limit-seconds", type=float, default=120.0, help="give up after that long")
+    parser.add_argument("--keep", action="store_true", help="leave the databases for examples.orders.audit")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    return parser
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(text)
+    return share
+
+
+def _report_file(path: Path, file: OrderFile) -> None:
+    print(f"{len(file.orders)} orders in {path.name}, {len(file.bad_lines)} bad lines", file=sys.stderr)
+    for bad in file.bad_lines[:_BAD_LINES_SHOWN_MAX]:
+        print(f"  {bad}", file=sys.stderr)
+    if len(file.bad_lines) > _BAD_LINES_SHOWN_MAX:
+        print(f"  ... and {len(file.bad_lines) - _BAD_LINES_SHOWN_MAX} more", file=sys.stderr)
+
+
+async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder) -> int:
+    _stop_on_sigterm()
+    shutil.copyfile(options.orders, folder.orders)
+    folder.stock.write_bytes(msgspec.json.encode(opening_stock(file.orders)))
+    settings = Settings(
+        kill_after=tuple(options.kill_after),
+        faults=options.faults,
+        seed=options.seed,
+        inflight=options.inflight,
+        limit_seconds=options.limit_seconds,
+    )
+    began = time.monotonic()
+    with Display() as display:
+        ended = await CrashRun(settings, folder, display).run()
+    seconds = time.monotonic() - began
+    return await _judge(folder, ended, seconds, as_json=options.json)
+
+
+def _stop_on_sigterm() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    # Windows has no such handler; the children go all the same when their pipes close.
+    with contextlib.suppress(NotImplementedError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool) -> int:
+    """Look into the books, now that nothing can change them any more, and say what they show."""
+    books = read_books(folder, await saga_ends(folder.store_url))
+    mistakes = check(books)
+    ends = Counter(books.ends.values())
+    if as_json:
+        result = {
+            "orders": len(books.orders),
+            "sagas": ends,
+            "kills": ended.kills,
+            **ended.met,
+            "mistakes": [str(mistake) for mistake in mistakes],
+            "seconds": round(seconds, 1),
+        }
+        print(json.dumps(result))
+    else:
+        print(f"\nThe books after {seconds:.1f} s, {len(ended.kills)} kill(s), {numbers(ends)}\n")
+        print(books_text(books, mistakes))
+        print(f"\n  faults on purpose: {numbers(ended.met['faults'])}\n  guards: {numbers(ended.met['guard'])}")
+    return 1 if mistakes or not ended.in_time else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
