@@ -57,8 +57,8 @@ class _Scope:
 
     def _unresolved(self, what: str, wrong: Exception) -> DefinitionError:
         return DefinitionError(
-            f"{self.saga}: an annotation of {what} can't be resolved ({type(wrong).__name__}: {wrong}). Import the name "
-            f"at run time, not only under TYPE_CHECKING, or define it above the class."
+            f"{self.saga}: an annotation of {what} can't be resolved ({type(wrong).__name__}: {wrong}). "
+            f"Import the name at run time, not only under TYPE_CHECKING, or define it above the class."
         )
 
 
@@ -100,8 +100,9 @@ class _Reader:
             expected, given = hints.get(parameter, Any), results[need.name]
             if not fits(given, expected):
                 raise DefinitionError(
-                    f"{self._where(function)}: {parameter} is {label(expected)}, but {need.name} returns {label(given)}. "
-                    f"Write {parameter}: {label(given)}, or put the steps into the order of the parameters."
+                    f"{self._where(function)}: {parameter} is {label(expected)}, but {need.name} returns "
+                    f"{label(given)}. Write {parameter}: {label(given)}, or give @{self._step.declared.word} the "
+                    f"steps in the order of the parameters."
                 )
         if "return" not in hints:
             raise DefinitionError(

@@ -6,17 +6,15 @@ in the order written, so that the first mistake on the page is the one reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from math import isfinite
 from typing import Any
 
 from atone._core.plan import DEFAULT_TIMEOUT_SECONDS, Role
 from atone._core.retry import Retry
-from atone._define.step import Step
+from atone._define.step import AnyStep, is_step
 from atone.errors import DefinitionError
-
-AnyStep = Step[Any, Any, Any]
 
 NAME_CHARACTERS_MAX = 100
 STEPS_MAX = 100
@@ -26,7 +24,7 @@ def header(cls: type, root: type, said: Mapping[str, Any]) -> None:
     """Judge a saga's bases and class keywords."""
     saga = cls.__name__
     for base in cls.__mro__[1:]:
-        if base is not root and (issubclass(base, root) or any(isinstance(v, Step) for v in vars(base).values())):
+        if base is not root and (issubclass(base, root) or any(map(is_step, vars(base).values()))):
             raise DefinitionError(
                 f"{saga} would inherit the steps of {base.__name__}, and a saga is read in one place. "
                 f"Write: class {saga}(Saga[...]) with steps of its own; share code through a participant or a function."
@@ -91,26 +89,30 @@ def duration(where: str, option: str, value: Any) -> float | None:
 
 
 def _edges(where: str, step: AnyStep, above: tuple[AnyStep, ...]) -> None:
-    after = step.declared.options.get("after")
-    for word, one in [("input", need) for need in step.declared.needs] + [("after", one) for one in after or ()]:
-        if not isinstance(one, Step):
-            line = "after=(a, b), or after=(a,) for one" if word == "after" else "an earlier step's name"
-            raise DefinitionError(f"{where}: its {word} is {one!r}, which is not a step. Write {line}.")
-        if any(one is earlier for earlier in above):
-            continue
-        owner = one.declared.owner
-        is_mine = owner is None and one is not step
-        reason = f"belongs to {owner}" if owner else "is not written above it" if is_mine else "is the step itself"
-        raise DefinitionError(
-            f"{where}: its {word} {one.name} {reason}. Take one of the steps above: "
-            f"{', '.join(earlier.name for earlier in above) or 'there is none, so move it down'}."
-        )
+    for need in step.declared.needs:
+        _written_above(where, step, "input", need, above)
+    for one in step.declared.options.get("after") or ():
+        _written_above(where, step, "after", one, above)
     for need in step.declared.needs:
         if "when" in need.declared.handlers:
             raise DefinitionError(
                 f"{where}: its input {need.name} may be skipped (@{need.name}.when), and then there is no result to "
                 f"take. Read it with ctx.result_or_none({need.name}) and write after=({need.name},)."
             )
+
+
+def _written_above(where: str, step: AnyStep, word: str, given: Any, above: tuple[AnyStep, ...]) -> None:
+    if not is_step(given):
+        line = "after=(a, b), or after=(a,) for one" if word == "after" else "an earlier step's name"
+        raise DefinitionError(f"{where}: its {word} is {given!r}, which is not a step. Write {line}.")
+    if any(given is earlier for earlier in above):
+        return
+    owner = given.declared.owner
+    reason = f"belongs to {owner}" if owner else "is the step itself" if given is step else "is not written above it"
+    raise DefinitionError(
+        f"{where}: its {word} {given.name} {reason}. Take one of the steps above: "
+        f"{', '.join(earlier.name for earlier in above) or 'there is none, so move it down'}."
+    )
 
 
 def _policies(where: str, step: AnyStep) -> None:
@@ -197,11 +199,11 @@ def _way_back(where: str, step: AnyStep, reason: Any) -> None:
 
 
 def _rejects(where: str, value: Any) -> None:
-    given = tuple(value) if isinstance(value, Iterable) else (value,)
-    wrong = [one for one in given if not (isinstance(one, type) and issubclass(one, Exception))]
+    given: list[Any] = [*value] if isinstance(value, tuple | list | set) else [value]
+    wrong: list[Any] = [one for one in given if not (isinstance(one, type) and issubclass(one, Exception))]
     if wrong or not isinstance(value, tuple):
-        name = getattr(wrong[0] if wrong else given[0], "__name__", "CardDeclined") if given else "CardDeclined"
-        raise DefinitionError(f"{where}: rejects={value!r} is not a tuple of exceptions. Write rejects=({name},).")
+        names = ", ".join(getattr(one, "__name__", "CardDeclined") for one in given)
+        raise DefinitionError(f"{where}: rejects={value!r} is not a tuple of exceptions. Write rejects=({names},).")
     if Exception in given:
         raise DefinitionError(
             f"{where}: rejects=(Exception,) calls every failure surely without effect. "

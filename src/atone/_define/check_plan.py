@@ -15,6 +15,8 @@ from collections.abc import Callable
 from atone._core.plan import Does, Plan, Role, StepPlan
 from atone.errors import DefinitionError
 
+_NOTHING: tuple[float, list[str]] = (0.0, [])
+
 
 def whole(saga: str, plan: Plan) -> None:
     """Judge a compiled shape."""
@@ -98,13 +100,14 @@ def _fits(
 def _longest(plan: Plan, among: list[int], cost: Callable[[StepPlan], float]) -> tuple[float, list[str]]:
     best: dict[int, tuple[float, list[str]]] = {}
     for at in among:
-        before = max(
-            (best[b] for b in plan.predecessors[at] if b in best), key=lambda found: found[0], default=(0.0, [])
-        )
-        step = plan.steps[at]
-        own = cost(step)
-        best[at] = (before[0] + own, [*before[1], f"{step.name} {own:g}"] if own else before[1])
-    return max(best.values(), key=lambda found: found[0])
+        step, own = plan.steps[at], cost(plan.steps[at])
+        seconds, path = max((best[before] for before in plan.predecessors[at]), key=_total, default=_NOTHING)
+        best[at] = (seconds + own, [*path, f"{step.name} {own:g}"] if own else path)
+    return max(best.values(), key=_total)
+
+
+def _total(found: tuple[float, list[str]]) -> float:
+    return found[0]
 
 
 def _forward_seconds(step: StepPlan) -> float:

@@ -24,10 +24,8 @@ from atone._core.plan import (
 from atone._core.retry import Retry
 from atone._define import check, check_plan
 from atone._define.compiled import Definition, define
-from atone._define.step import Step
+from atone._define.step import AnyStep, is_step
 from atone.errors import DefinitionError
-
-AnyStep = Step[Any, Any, Any]
 
 
 class Outline:
@@ -95,7 +93,7 @@ def _input_of(cls: type, root: type) -> Any:
 
 
 def _collect(cls: type, root: type) -> tuple[AnyStep, ...]:
-    named = [(name, value) for name, value in vars(cls).items() if isinstance(value, Step)]
+    named = [(name, value) for name, value in vars(cls).items() if is_step(value)]
     check.names(cls, root, named)
     for name, step in named:
         step.name = name

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeAlias, Ty
 
 from atone._core.plan import Does, Role
 from atone._core.retry import Retry
-from atone._define.step import Action, CoroutineOf, Declared, Step, Undoable, Wait, method
+from atone._define.step import Action, CoroutineOf, Declared, Step, Undoable, Wait, is_step, method
 from atone._define.values import Context, Seconds
 from atone.errors import DefinitionError
 
@@ -48,8 +48,8 @@ class PivotOptions(RetriableOptions, total=False):
 class StepOptions(PivotOptions, total=False):
     """What `@step` takes.
 
-    `barrier`: the participant refuses an action that arrives after its compensation. `on_unknown` says what becomes of an
-    `at_most_once` step whose outcome stays unknown.
+    `barrier`: the participant refuses an action that arrives after its compensation. `on_unknown` says what becomes of
+    an `at_most_once` step whose outcome stays unknown.
     """
 
     no_compensation: str | None
@@ -307,5 +307,8 @@ def _made(
 
 
 def _steps(after: Any) -> tuple[Any, ...] | None:
-    """Keep what `after` named; a lone step or anything else is kept as it is, for `check` to name the line."""
-    return after if after is None else tuple(after) if isinstance(after, Iterable) else (after,)
+    """Keep what `after` named; what is no collection is wrapped, for `check` to judge."""
+    if after is None:
+        return None
+    named: Iterable[Any] = (after,) if is_step(after) or not hasattr(after, "__iter__") else after
+    return tuple(named)

@@ -7,8 +7,10 @@ they leave out modules (a type may move) and are the same on every Python. Calle
 from __future__ import annotations
 
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin  # pyright: ignore[reportDeprecated]
 
+# `Optional[X]` and `X | None` have different origins on Python 3.11 to 3.13.
+_UNIONS = (UnionType, Union)  # pyright: ignore[reportDeprecated]
 _PROMOTED = {(int, float), (int, complex), (float, complex)}
 
 
@@ -63,7 +65,7 @@ def _bare(hint: Any) -> Any:
 
 
 def _is_union(hint: Any) -> bool:
-    return get_origin(hint) in (Union, UnionType)
+    return get_origin(hint) in _UNIONS
 
 
 def _is_subclass(mine: type, theirs: type) -> bool:

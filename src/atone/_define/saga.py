@@ -14,7 +14,7 @@ from atone._core.plan import Plan
 from atone._define.compile import Outline, outline_of
 from atone._define.draw import draw
 from atone._define.scope import names_around
-from atone._define.step import Step
+from atone._define.step import is_step
 from atone._define.values import Seconds
 from atone.errors import DefinitionError
 
@@ -29,14 +29,14 @@ class _Body(dict[str, Any]):
         self._saga = saga
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in self and (isinstance(self[name], Step) or isinstance(value, Step) or name in self._handlers()):
+        if name in self and (is_step(self[name]) or is_step(value) or name in self._handlers()):
             raise DefinitionError(
                 f"{self._saga}.{name} is given twice, and the second would hide the first. Rename one of them."
             )
         super().__setitem__(name, value)
 
     def _handlers(self) -> set[str]:
-        steps = (value for value in self.values() if isinstance(value, Step))
+        steps = (value for value in self.values() if is_step(value))
         return {handler.name for step in steps for handler in step.declared.handlers.values()}
 
 
@@ -44,7 +44,13 @@ class _SagaType(ABCMeta):
     """Gives a saga class its watched body; an ABCMeta, so that a saga may share abstract mixins."""
 
     @classmethod
-    def __prepare__(metacls, name: str, bases: tuple[type, ...], /, **_: Any) -> dict[str, Any]:
+    def __prepare__(
+        metacls,  # noqa: N804 - the class made here is none of its instances
+        name: str,
+        bases: tuple[type, ...],
+        /,
+        **_: Any,
+    ) -> dict[str, Any]:
         return _Body(name)
 
     def __new__(metacls, name: str, bases: tuple[type, ...], body: dict[str, Any], /, **keywords: Any) -> _SagaType:
@@ -54,10 +60,10 @@ class _SagaType(ABCMeta):
 class Saga(Generic[I], metaclass=_SagaType):
     """Define a saga: subclass with the input's type, and write its steps in the order they run.
 
-    The class is judged when it is made; what it says about types when the orchestrator is built. `name` is the class's own
-    unless given; sagas under way belong to a name and a version. `deadline` counts from the start and turns the saga
-    backward while it can, `rollback_deadline` from that turn. `late_grace` is how long after its hard deadline a call
-    may still land. Times are seconds or timedeltas.
+    The class is judged when it is made; what it says about types when the orchestrator is built. `name` is the class's
+    own unless given; sagas under way belong to a name and a version. `deadline` counts from the start and turns the
+    saga backward while it can, `rollback_deadline` from that turn. `late_grace` is how long after its hard deadline a
+    call may still land. Times are seconds or timedeltas.
 
     Raises:
         DefinitionError: Something is missing or contradicts itself; the message says which line to add.

@@ -6,12 +6,12 @@ they are gone, while annotations are only resolved when the orchestrator is buil
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from inspect import currentframe
 from types import FrameType, FunctionType
 from typing import Any
 
-from atone._define.step import Step
+from atone._define.step import is_step
 
 
 def names_around(cls: type) -> Mapping[str, Any]:
@@ -19,7 +19,7 @@ def names_around(cls: type) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for frame in reversed(_enclosing(cls)):
         found.update(frame.f_locals)
-    own = {name: value for name, value in vars(cls).items() if not isinstance(value, Step | FunctionType)}
+    own = {name: value for name, value in vars(cls).items() if not (is_step(value) or isinstance(value, FunctionType))}
     return found | {name: value for name, value in own.items() if not name.startswith("__")}
 
 
@@ -27,7 +27,7 @@ def _enclosing(cls: type) -> list[FrameType]:
     parts = cls.__qualname__.split(".<locals>.")
     functions = {".<locals>.".join(parts[:end]) for end in range(1, len(parts))}
     found: list[FrameType] = []
-    frame = sys._getframe(1) if functions else None  # noqa: SLF001 - the only way to the names of a function under way
+    frame = currentframe() if functions else None
     while frame is not None and functions:
         if frame.f_code.co_qualname in functions and frame.f_globals.get("__name__") == cls.__module__:
             functions.discard(frame.f_code.co_qualname)

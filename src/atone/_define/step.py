@@ -10,7 +10,19 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from inspect import isasyncgenfunction, isgeneratorfunction
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Never, ParamSpec, Self, TypeAlias, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    overload,
+)
 
 from atone._core.plan import Does, Role
 from atone._core.retry import Retry
@@ -49,8 +61,8 @@ class Handler:
 class Declared:
     """What the class body said about one step, before anybody judged it.
 
-    `word` is what the user wrote (step, pivot, retriable, delay, wait_for_event). A wait has no role of its own: it takes
-    the one of its place. `owner` is the finished saga class that the step belongs to.
+    `word` is what the user wrote (step, pivot, retriable, delay, wait_for_event). A wait has no role of its own: it
+    takes the one of its place. `owner` is the finished saga class that the step belongs to.
     """
 
     word: str
@@ -169,6 +181,7 @@ class Undoable(Action[S, I, R, P, Q_co]):
         return self._handler("compensation", fn, retry, timeout)
 
 
+AnyStep: TypeAlias = Step[Any, Any, Any]
 CoroutineOf: TypeAlias = Coroutine[Any, Any, R]
 Answer: TypeAlias = Landed[R] | NotLanded | CannotTell
 TriedTo: TypeAlias = Callable[[S, Context[I], Tried[R]], Q]
@@ -200,6 +213,11 @@ class TakesCompensation(Generic[S, I, R]):
 
 def _hides(name: str) -> DefinitionError:
     return DefinitionError(f"{name!r} is a step, and an attribute would hide it. Give the attribute another name.")
+
+
+def is_step(value: object) -> TypeGuard[AnyStep]:
+    """Whether a value from a class body is a step."""
+    return isinstance(value, Step)
 
 
 def method(decorator: str, given: Any) -> Function:
