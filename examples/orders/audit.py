@@ -6,10 +6,7 @@ Owns where in a run's folder what lies. Only reads, and judges nothing: `books` 
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import sqlite3
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass

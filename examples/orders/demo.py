@@ -28,6 +28,7 @@ from examples.orders.display import Display, books_text, numbers
 from examples.orders.faults import Rates
 from examples.orders.inventory import opening_stock
 from examples.orders.order_file import OrderFile, read_orders
+from examples.orders.service import fault_rates
 
 SHIPPED_ORDERS = Path(__file__).with_name("orders.jsonl")
 FAULTS_VARIABLE = "ORDERS_FAULTS"
@@ -75,7 +76,7 @@ def _command_line() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="another seed brings other faults")
     parser.add_argument(
         "--faults",
-        type=Rates.parse,
+        type=fault_rates,
         default=os.environ.get(FAULTS_VARIABLE, ""),
         help=f"shares of requests, for example lost=0.1,slow=0 (or {FAULTS_VARIABLE}); default {Rates()}",
     )
@@ -89,7 +90,7 @@ def _command_line() -> argparse.ArgumentParser:
 def _share(text: str) -> float:
     share = float(text)
     if not 0 <= share <= 1:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text} is no share from 0 to 1")
     return share
 
 

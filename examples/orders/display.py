@@ -1,7 +1,7 @@
 """Shows a run while it goes: one line that changes where the output is a terminal, a line now and then elsewhere.
 
-Owns how progress and the books look. Decides nothing. Called by the demo and by `audit`. Needs rich for the changing line
-only, and does without if it is not installed.
+Owns how progress and the books look. Decides nothing. Called by the demo and by `audit`. The changing line is rich's;
+without rich there are plain lines.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _progress_line(progress: Progress) -> str:
 
 
 def numbers(counts: Mapping[str, int]) -> str:
-    """Return "12 completed, 3 running" for the counts that are not zero, statuses of sagas in the order of their life."""
+    """Return "3 running, 12 completed" for the counts that are not zero, statuses in the order of a saga's life."""
     names = sorted(counts, key=lambda name: (_LIFE.index(name) if name in _LIFE else len(_LIFE), name))
     return ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in names if counts[name]) or "nothing"
 
@@ -125,10 +125,8 @@ def _sum_lines(books: Books) -> list[str]:
     refunded = sum(entry.amount_cents for entry in books.ledger if entry.kind == "refund")
     completed = sum(end == COMPLETED for end in books.ends.values())
     money = f"captured {_money(captured)} - refunded {_money(refunded)} = kept {_money(captured - refunded)}"
-    return [
-        f"  money     {money}, completed orders come to {_money(owed)}",
-        f"  parcels   {len(books.shipments)} shipped, {len(books.confirmations)} confirmed, {completed} orders completed",
-    ]
+    parcels = f"{len(books.shipments)} shipped, {len(books.confirmations)} confirmed, {completed} orders completed"
+    return [f"  money     {money}, completed orders come to {_money(owed)}", f"  parcels   {parcels}"]
 
 
 def _money(cents: int) -> str:

@@ -112,7 +112,7 @@ def _point(text: str) -> float:
 class LostReply(Response):
     """Cuts the connection without a byte of reply; the caller can't know whether anything happened."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's own shape
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_CUT]()
         # The server must see the cut before this returns, or it would answer with a 500 of its own.
         while (await receive())["type"] != "http.disconnect":

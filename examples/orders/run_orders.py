@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from atone import Completed, Compensated, Failed, NeedsAttention, Orchestrator
+from atone import Compensated, Completed, Failed, NeedsAttention, Orchestrator
 from examples.orders.audit import saga_id_of
 from examples.orders.children import when_stdin_closes
 from examples.orders.clients import Inventory, Payments, Shipping

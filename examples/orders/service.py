@@ -139,11 +139,19 @@ def _response(reply: Reply) -> Response:
     return Response(reply.body, reply.status, media_type="application/json")
 
 
+def fault_rates(text: str) -> Rates:
+    """Read fault rates from a command line, with the reason if they make no sense."""
+    try:
+        return Rates.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def command_line(description: str) -> argparse.ArgumentParser:
     """Return the options that every service takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--database", type=Path, required=True)
-    parser.add_argument("--faults", type=Rates.parse, default=Rates(), help="for example lost=0.1,slow=0")
+    parser.add_argument("--faults", type=fault_rates, default=Rates(), help="for example lost=0.1,slow=0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--stop-with-stdin", action="store_true", help="stop when standard input is closed")
