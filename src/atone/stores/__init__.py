@@ -1,0 +1,54 @@
+"""Store adapters: each implements the port `atone.store.Store` and passes the suite in `atone.testing.contracts`.
+
+Owns `open_store`, the one place where a URL becomes an adapter. Adapters are imported when they are asked for, and
+never import each other. Called by the orchestrator and the command line; whoever has an adapter object needs no URL.
+"""
+
+from __future__ import annotations
+
+from atone.errors import StoreError
+from atone.store import Store
+
+_SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db or memory://"
+
+
+def open_store(url: str, *, allow_volatile: bool = False) -> Store:
+    """Return the store that `url` names, not opened yet: `async with open_store(url) as store`.
+
+    `sqlite:///orders.db` is relative to the working directory, `sqlite:////var/lib/orders.db` is absolute. `memory://`
+    forgets everything with the process, so it wants `allow_volatile=True`.
+
+    Raises:
+        VolatileStore: The URL names the memory store and `allow_volatile` is not set.
+        StoreError: The URL names no store that this version has.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise StoreError(f"{url!r} is no store URL. Write one of {_SCHEMES}.")
+    match scheme:
+        case "sqlite":
+            return _sqlite(url, rest)
+        case "memory":
+            from atone.stores.memory import MemoryStore
+
+            return MemoryStore(allow_volatile=allow_volatile)
+        case "postgres" | "postgresql":
+            raise StoreError(
+                'PostgreSQL is not in this version of Atone; it will come with pip install "atone[postgres]". '
+                f"Write one of {_SCHEMES}."
+            )
+        case _:
+            raise StoreError(f"No store is called {scheme!r}. Write one of {_SCHEMES}.")
+
+
+def _sqlite(url: str, rest: str) -> Store:
+    from atone.stores.sqlite import SqliteStore
+
+    path = rest.removeprefix("/")
+    if not rest.startswith("/") or not path:
+        raise StoreError(f"{url!r} names no file. Write one of {_SCHEMES}; mind the number of slashes.")
+    if path == ":memory:":
+        raise StoreError(
+            "SQLite in memory would be lost with the process. Name a file, or ask for memory:// with allow_volatile=True."
+        )
+    return SqliteStore(path)
