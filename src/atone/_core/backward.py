@@ -31,8 +31,10 @@ def roll_back(draft: Draft) -> None:
 
 def is_settled(state: StepState) -> bool:
     """Whether nothing more is done about undoing this step, unless an operator asks."""
-    return state.status in (StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED) or state.waived is not None or (
-        state.status is StepStatus.FAILED and not state.doubt
+    return (
+        state.status in (StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED)
+        or state.waived is not None
+        or (state.status is StepStatus.FAILED and not state.doubt)
     )
 
 
@@ -64,7 +66,9 @@ def retry_compensation(draft: Draft, name: str, delay: float | None) -> None:
     if failed >= step.compensation_retry.attempts:
         draft.record(CompensationGaveUp(name, f"its compensation failed {failed} times: {state.problem}"))
     elif end is not None and due_at > end:
-        draft.record(CompensationGaveUp(name, f"the rollback's deadline leaves no time for another try: {state.problem}"))
+        draft.record(
+            CompensationGaveUp(name, f"the rollback's deadline leaves no time for another try: {state.problem}")
+        )
     else:
         draft.record(RetryScheduled(name, Operation.COMPENSATION, due_at))
 

@@ -111,7 +111,11 @@ def _is_news(state: StepState, attempt: int) -> bool:
 
 def _resume_if_helped(draft: Draft) -> None:
     saga = draft.saga
-    if saga.status is SagaStatus.NEEDS_ATTENTION and all(step.attention is None for step in saga.steps) and not saga.broken:
+    if (
+        saga.status is SagaStatus.NEEDS_ATTENTION
+        and all(step.attention is None for step in saga.steps)
+        and not saga.broken
+    ):
         draft.record(SagaResumed())
 
 
@@ -136,7 +140,7 @@ def _rejected(draft: Draft, fact: facts.Rejected) -> None:
 
 
 def _came_to_nothing(draft: Draft, fact: facts.CameToNothing) -> None:
-    step, state = draft.at(fact.step)
+    _, state = draft.at(fact.step)
     if not _is_open(state, fact.operation, fact.attempt):
         return
     draft.record(AttemptUnknown(fact.step, fact.operation, fact.attempt, fact.problem))
@@ -168,7 +172,8 @@ def _lost(draft: Draft, fact: facts.Lost) -> None:
     _, state = draft.at(fact.step)
     lost = {Operation.ACTION: state.action, Operation.PROBE: state.probe, Operation.COMPENSATION: state.compensation}
     times = lost[fact.operation].lost
-    _again(draft, fact.step, fact.operation, None if times <= draft.plan.recoveries_max else f"its process died {times} times")
+    too_often = f"its process died {times} times" if times > draft.plan.recoveries_max else None
+    _again(draft, fact.step, fact.operation, too_often)
 
 
 def _interrupted(draft: Draft, fact: facts.Interrupted) -> None:

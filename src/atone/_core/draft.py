@@ -77,7 +77,9 @@ class Draft:
     def backoff(self, retry: Retry, failures: int, step: str, operation: Operation) -> float:
         """Return the seconds to wait before the next attempt; jitter comes from the operation's idempotency key."""
         saga = self.saga
-        return delay_seconds(retry, failures, idempotency_key(saga.tenant, saga.name, saga.saga_id, step, operation.value))
+        return delay_seconds(
+            retry, failures, idempotency_key(saga.tenant, saga.name, saga.saga_id, step, operation.value)
+        )
 
     def rests(self) -> bool:
         """Whether no attempt is under way and no condition is being asked."""

@@ -85,8 +85,8 @@ def repeat_or_give_up(
 ) -> None:
     """Schedule the next attempt with the same key, or end the attempts: backward, or to a person.
 
-    `delay` overrides the back-off, in seconds. `surely_absent`: a probe said that nothing landed, which permits a repeat
-    even at most once. `counted` is False for an attempt that ended with its process: it uses up no attempt.
+    `delay` overrides the back-off, in seconds. `surely_absent`: a probe said that nothing landed, which permits a
+    repeat even at most once. `counted` is False for an attempt that ended with its process: it uses up no attempt.
     """
     step, state = draft.at(name)
     if step.at_most_once and not surely_absent:
@@ -96,9 +96,8 @@ def repeat_or_give_up(
     due_at = draft.now + wait
     if state.action.failed == step.retry.alert_after:
         draft.alert(name, state.action.failed)
-    if step.role is Role.RETRIABLE and repeatable:
-        draft.record(RetryScheduled(name, Operation.ACTION, due_at))
-    elif repeatable and not _is_exhausted(step, state, due_at, counted):
+    for_ever = step.role is Role.RETRIABLE
+    if repeatable and (for_ever or not _is_exhausted(step, state, due_at, counted)):
         draft.record(RetryScheduled(name, Operation.ACTION, due_at))
     elif step.role is Role.COMPENSATABLE:
         draft.record(StepGaveUp(name))

@@ -301,7 +301,12 @@ def _started(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
 def _joined(plan: Plan, saga: SagaState, at: int, entry: Entry) -> tuple[str, ...]:
     """Return the rollback list; a sibling that was still under way at the turn joins it when it ends."""
     name = plan.steps[at].name
-    if not saga.is_backward or type(entry) not in _MAY_JOIN or name in saga.rollback or not plan.steps[at].has_compensation:
+    if (
+        not saga.is_backward
+        or type(entry) not in _MAY_JOIN
+        or name in saga.rollback
+        or not plan.steps[at].has_compensation
+    ):
         return saga.rollback
     if type(entry) in _WITHOUT_EFFECT and not saga.steps[at].doubt:
         return saga.rollback
@@ -314,7 +319,9 @@ def _on_started(step: StepState, entry: AttemptStarted, backward: bool) -> StepS
     counted = Tries(entry.attempt, tries.failed, tries.lost)
     if entry.operation is Operation.ACTION:
         began = entry.at if step.began_at is None else step.began_at
-        return step._replace(status=StepStatus.RUNNING, open=opened, action=counted, due=None, due_at=None, began_at=began)
+        return step._replace(
+            status=StepStatus.RUNNING, open=opened, action=counted, due=None, due_at=None, began_at=began
+        )
     if entry.operation is Operation.PROBE:
         return step._replace(open=opened, probe=counted, due=None, due_at=None)
     return step._replace(status=StepStatus.COMPENSATING, open=opened, compensation=counted, due=None, due_at=None)
@@ -323,7 +330,9 @@ def _on_started(step: StepState, entry: AttemptStarted, backward: bool) -> StepS
 def _on_succeeded(step: StepState, entry: AttemptSucceeded, backward: bool) -> StepState:
     if entry.operation is Operation.COMPENSATION:
         return step._replace(status=StepStatus.COMPENSATED, open=None, due=None, due_at=None)
-    return step._replace(status=StepStatus.SUCCEEDED, open=None, result=entry.result, due=None, due_at=None, attention=None)
+    return step._replace(
+        status=StepStatus.SUCCEEDED, open=None, result=entry.result, due=None, due_at=None, attention=None
+    )
 
 
 def _on_rejected(step: StepState, entry: AttemptRejected, backward: bool) -> StepState:
@@ -408,7 +417,9 @@ def _on_reset(step: StepState, entry: StepReset, backward: bool) -> StepState:
         undo = Tries(step.compensation.started)
         due = step._replace(status=StepStatus.COMPENSATING, compensation=undo, attention=None)
         return due._replace(due=entry.operation, due_at=entry.due_at)
-    fresh = step._replace(action=Tries(step.action.started), probe=Tries(step.probe.started), attention=None, began_at=None)
+    fresh = step._replace(
+        action=Tries(step.action.started), probe=Tries(step.probe.started), attention=None, began_at=None
+    )
     if step.action.started == 0:
         return fresh._replace(status=StepStatus.PENDING, condition=None, due=None, due_at=None)
     return fresh._replace(due=entry.operation, due_at=entry.due_at)

@@ -92,8 +92,9 @@ _TUNABLE = frozenset(
 class Plan:
     """A saga definition as data: what `decide` follows.
 
-    `on_compensation_failure` is "continue" or "halt". `deadline_seconds` counts from the start; `rollback_deadline_seconds`
-    from the turn backward. `late_grace_seconds` is how long after its attempt's hard deadline a call may still land.
+    `on_compensation_failure` is "continue" or "halt". `deadline_seconds` counts from the start,
+    `rollback_deadline_seconds` from the turn backward. `late_grace_seconds` is how long after its attempt's hard
+    deadline a call may still land.
     """
 
     name: str
@@ -147,7 +148,8 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the whole plan as JSON text, tunable parts included."""
-        return json.dumps({f.name: _plain(getattr(self, f.name)) for f in fields(self)}, sort_keys=True)
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps(plain | {"steps": [asdict(step) for step in self.steps]}, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -158,14 +160,11 @@ class Plan:
         """
         try:
             found = json.loads(text)
-            steps = tuple(_step_from(step) for step in found["steps"])
-            return Plan(**(_known(Plan, found) | {"steps": steps}))
+            known = _known(Plan, found)
+            known["steps"] = tuple(_step_from(step) for step in found["steps"])
+            return Plan(**known)
         except (KeyError, TypeError, AttributeError) as wrong:
             raise ValueError(f"The stored plan can't be read ({wrong}); it was not written by Atone.") from wrong
-
-
-def _plain(value: Any) -> Any:
-    return [asdict(step) for step in value] if isinstance(value, tuple) else value
 
 
 def _known(cls: type, found: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from hashlib import blake2b
 class Retry:
     """How often and how fast an operation is repeated.
 
-    `attempts` counts calls, so 1 means no repeat. Delays are seconds: `initial`, then times `factor`, at most `maximum`.
-    `jitter` is the share of the delay that may be cut off (0 = none, 1 = full jitter).
+    `attempts` counts calls, so 1 means no repeat. Delays are seconds: `initial`, then times `factor`, at most
+    `maximum`. `jitter` is the share of the delay that may be cut off (0 = none, 1 = full jitter).
     `alert_after` failed calls the saga is reported as struggling; it goes on.
     """
 
@@ -30,7 +30,9 @@ class Retry:
         if self.attempts < 1:
             raise ValueError(f"Retry.attempts is {self.attempts}; a call is made at least once, so give 1 or more.")
         if not (self.initial >= 0 and self.maximum >= 0 and self.factor >= 1 and 0 <= self.jitter <= 1):
-            raise ValueError("Retry needs initial >= 0, maximum >= 0, factor >= 1 and 0 <= jitter <= 1; correct the policy.")
+            raise ValueError(
+                "Retry needs initial >= 0, maximum >= 0, factor >= 1 and 0 <= jitter <= 1; correct the policy."
+            )
 
 
 def delay_seconds(retry: Retry, failures: int, seed: str) -> float:
