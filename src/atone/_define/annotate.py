@@ -147,10 +147,8 @@ class _Reader:
     def _context(self, function: Function, hints: Mapping[str, Any], parameter: str) -> None:
         self._holds(function, parameter, hints.get(parameter, Any), Context, self._input, "the saga's input is")
 
-    def _holds(self, function: Function, parameter: str, hint: Any, box: type, content: Any, why: str) -> None:
-        inside = get_args(hint)
-        is_box = hint in (Any, object, box) or get_origin(hint) is box
-        if not is_box or (inside and not fits(content, inside[0])):
+    def _holds(self, function: Function, parameter: str, hint: Any, box: Any, content: Any, why: str) -> None:
+        if not fits(box[content], hint):
             raise DefinitionError(
                 f"{self._where(function)}: {parameter} is {label(hint)}, but {why} {label(content)}. "
                 f"Write {parameter}: {box.__name__}[{label(content)}]."
@@ -158,7 +156,7 @@ class _Reader:
 
     def _returned(self, function: Function, hint: Any) -> Any:
         """Note whether the function returns something to await, and return the type that comes of it."""
-        if iscoroutinefunction(unwrap(function)):
+        if iscoroutinefunction(function) or iscoroutinefunction(unwrap(function)):
             self._asynchronous.add(function)
             return hint
         origin = get_origin(hint) or hint

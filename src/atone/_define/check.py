@@ -18,6 +18,23 @@ from atone.errors import DefinitionError
 
 NAME_CHARACTERS_MAX = 100
 STEPS_MAX = 100
+INPUTS_MAX = 6
+KEYWORDS = (
+    "version",
+    "name",
+    "deadline",
+    "rollback_deadline",
+    "on_compensation_failure",
+    "late_grace",
+    "recoveries_max",
+)
+
+
+def keywords(saga: str, given: Mapping[str, Any]) -> None:
+    """Judge the names of a saga's class keywords; Python's own words would speak of `__init_subclass__`."""
+    unknown = [name for name in given if name not in KEYWORDS]
+    if unknown:
+        raise DefinitionError(f"{saga}: there is no class keyword {unknown[0]!r}. A saga takes: {', '.join(KEYWORDS)}.")
 
 
 def header(cls: type, root: type, said: Mapping[str, Any]) -> None:
@@ -89,6 +106,11 @@ def duration(where: str, option: str, value: Any) -> float | None:
 
 
 def _edges(where: str, step: AnyStep, above: tuple[AnyStep, ...]) -> None:
+    if len(step.declared.needs) > INPUTS_MAX:
+        raise DefinitionError(
+            f"{where}: it takes {len(step.declared.needs)} results, and {INPUTS_MAX} is the most. Return what belongs "
+            f"together from one step, or read the rest with ctx.result_or_none(step)."
+        )
     for need in step.declared.needs:
         _written_above(where, step, "input", need, above)
     for one in step.declared.options.get("after") or ():

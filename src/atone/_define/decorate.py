@@ -32,8 +32,8 @@ After: TypeAlias = Iterable[Step[Any, Any, Any]]
 class RetriableOptions(TypedDict, total=False):
     """What `@retriable` takes: it must finally succeed, so nothing limits how long it tries."""
 
-    retry: Retry
-    timeout: Seconds
+    retry: Retry | None
+    timeout: Seconds | None
     rejects: tuple[type[Exception], ...]
     after: After | None
     at_most_once: bool

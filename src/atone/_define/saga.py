@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from atone._core.plan import Plan
+from atone._define import check
 from atone._define.compile import Outline, outline_of
 from atone._define.draw import draw
 from atone._define.scope import names_around
@@ -54,6 +55,7 @@ class _SagaType(ABCMeta):
         return _Body(name)
 
     def __new__(metacls, name: str, bases: tuple[type, ...], body: dict[str, Any], /, **keywords: Any) -> _SagaType:
+        check.keywords(name, keywords)
         return super().__new__(metacls, name, bases, dict(body), **keywords)
 
 
@@ -81,9 +83,8 @@ class Saga(Generic[I], metaclass=_SagaType):
         on_compensation_failure: Literal["continue", "halt"] = "continue",
         late_grace: Seconds = 5.0,
         recoveries_max: int = 5,
-        **others: Any,
     ) -> None:
-        super().__init_subclass__(**others)
+        super().__init_subclass__()
         said: Mapping[str, Any] = {
             "version": version,
             "name": cls.__name__ if name is None else name,
