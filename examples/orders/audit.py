@@ -6,14 +6,18 @@ Owns where in a run's folder what lies. Only reads, and judges nothing: `books` 
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import sqlite3
+import sys
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples.orders.books import Books, LedgerEntry, Movement, Shelf
+from examples.orders.books import Books, LedgerEntry, Movement, Shelf, check
+from examples.orders.display import books_text
 from examples.orders.order_file import read_orders
 
 _SAGA_ID_PREFIX = "order-"
@@ -78,3 +82,31 @@ def read_books(folder: Folder, ends: Mapping[str, str]) -> Books:
 def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(query).fetchall()
+
+
+async def saga_ends(store_url: str) -> dict[str, str]:
+    import sqlite3
+
+    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as c:
+        return {
+            i.removeprefix("order-"): s
+            for i, s in c.execute("create table if not exists e(id,status)") and c.execute("select id, status from e")
+        }
+
+
+def main() -> int:
+    """Look into the books of the folder that the command line names; return 1 if anything is off, 2 if there is none."""
+    parser = argparse.ArgumentParser(description="Look into the books of a finished run.")
+    parser.add_argument("folder", type=Path)
+    folder = Folder(parser.parse_args().folder)
+    if not folder.orders.exists():
+        print(f"{folder.path} holds no run. Next: make one with examples.orders.demo --keep FOLDER.", file=sys.stderr)
+        return 2
+    books = read_books(folder, asyncio.run(saga_ends(folder.store_url)))
+    mistakes = check(books)
+    print(books_text(books, mistakes))
+    return 1 if mistakes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

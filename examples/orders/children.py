@@ -23,7 +23,8 @@ def when_stdin_closes(stop: Callable[[], object], *, exit_after_seconds: float) 
     """Call `stop` when the parent is gone; end the process the hard way if it is still there after that time."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not through sys.stdin: its lock, held by a thread that waits, would spoil an orderly end.
+        while os.read(0, 4096):
             pass
         stop()
         # A daemon thread: if the process ends by itself in time, this line is never reached.

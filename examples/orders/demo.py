@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
@@ -47,19 +48,17 @@ def main() -> int:
     if not file.orders:
         print("There is no order to run.", file=sys.stderr)
         return 2
-    path = Path(tempfile.mkdtemp(prefix="atone-orders-"))
     try:
-        return asyncio.run(_demo(options, file, Folder(path)))
+        with _folder(options.keep) as folder:
+            return asyncio.run(_demo(options, file, folder))
+    except FileExistsError:
+        print(f"{options.keep} exists. Next: name a folder that does not.", file=sys.stderr)
+        return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     except EOFError as error:
         print(f"{error}. Next: what it said on its way out stands above.", file=sys.stderr)
         return 1
-    finally:
-        if options.keep:
-            print(f"kept {path}", file=sys.stderr)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _command_line() -> argparse.ArgumentParser:
@@ -82,9 +81,19 @@ def _command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--inflight", type=int, default=40, help="sagas under way at a time")
     parser.add_argument("--limit-seconds", type=float, default=120.0, help="give up after that long")
-    parser.add_argument("--keep", action="store_true", help="leave the databases for examples.orders.audit")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="run in this new folder, and leave it there")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Generator[Folder, None, None]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="atone-orders-", ignore_cleanup_errors=True) as path:
+            yield Folder(Path(path))
+    else:
+        keep.mkdir(parents=True)
+        yield Folder(keep)
 
 
 def _share(text: str) -> float:

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -64,7 +64,7 @@ def build_app(participant: Participant, faults: Faults, actions: Sequence[Action
         if action.undo is not None
     ]
     routes += [Route("/calls", _probe_endpoint(participant)), Route("/counts", _counts_endpoint(participant, faults))]
-    return Starlette(routes=routes, exception_handlers={KeyReused: _say(422), BadRequest: _say(400)})
+    return Starlette(routes=routes, exception_handlers=_ERRORS)
 
 
 def _action_endpoint(participant: Participant, faults: Faults, action: Action[Any]) -> Endpoint:
@@ -133,6 +133,10 @@ async def _read(request: Request, form: type[F]) -> tuple[Call, F]:
 
 def _say(status: int) -> Callable[[Request, Exception], Response]:
     return lambda _, error: JSONResponse({"error": str(error)}, status)
+
+
+# Nobody hears the last one: the caller went before it had said what it wanted.
+_ERRORS = {KeyReused: _say(422), BadRequest: _say(400), ClientDisconnect: _say(400)}
 
 
 def _response(reply: Reply) -> Response:
