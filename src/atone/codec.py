@@ -207,20 +207,20 @@ class Schema:
 
         Fields that the type does not know are left out, so that an older process can read what a newer one wrote.
         """
-        return self._read(self._codec.unseal(data, context))
+        try:
+            return self._loads(self._codec.unseal(data, context))
+        except PayloadError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a type's own code runs in here
+            raise PayloadError(f"A stored payload is no {self.name}: {_reason(exc)}. {_ROW}") from None
 
     def same(self, a: bytes, b: bytes, context: bytes = b"") -> bool:
         """Tell whether two stored payloads hold the same value, encrypted or not, sets in any order."""
         if a == b:
             return True
-        x, y = self._codec.unseal(a, context), self._codec.unseal(b, context)
-        return same_json(x, y) or self._differs(self._read(x), self._read(y)) is None
-
-    def _read(self, data: bytes) -> Any:
-        try:
-            return self._loads(data)
-        except Exception as exc:  # noqa: BLE001 - a type's own code runs in here
-            raise PayloadError(f"A stored payload is no {self.name}: {_reason(exc)}. {_ROW}") from None
+        if self._differs(self.decode(a, context), self.decode(b, context)) is None:
+            return True
+        return same_json(self._codec.unseal(a, context), self._codec.unseal(b, context))
 
 
 def _unsupported(tp: Any) -> Iterator[str]:
@@ -258,7 +258,7 @@ def _has_hook(kind: type) -> bool:
 
 def _foreign(value: object) -> msgspec.Raw:
     if not _has_hook(type(value)):
-        raise Refusal(f"a {_name(type(value))} in it can't be JSON")
+        raise Refusal(f"a {_name(type(value))} can't be JSON in its place")
     from atone.integrations import pydantic
 
     return msgspec.Raw(pydantic.dump(value))
@@ -288,8 +288,6 @@ def _reason(exc: Exception) -> str:
         if _PLAIN_WORDS.match(said):
             return said
         return f"a name or value is none of those declared{where}"
-    if type(exc) is TypeError and said.startswith("Only dicts with "):
-        return "a dict's keys are neither texts nor numbers"
     if type(exc) is ValueError and said.startswith("Exceeds the limit ("):
         return "an int has too many digits"
     return f"{_name(type(exc.__cause__ or exc))} was raised{where}"
