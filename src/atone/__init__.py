@@ -1,8 +1,55 @@
-"""Atone: sagas for Python.
+"""Atone: sagas for Python. A business transaction across services completes, or is undone, whatever crashes in between.
 
-Owns the public names: what stands in `__all__` is promised, everything else may move.
-Must not import an optional part: `import atone` has to stay light.
-Called by applications; the parts of Atone itself import from their own modules.
+These names are the promise: they keep their meaning over releases. Everything else may move.
 """
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from atone._core.retry import Retry
+from atone._core.state import SagaStatus, StepStatus
+from atone.definition import (
+    CannotTell,
+    Context,
+    Landed,
+    NotLanded,
+    Saga,
+    Succeeded,
+    Tried,
+    Unknown,
+    delay,
+    pivot,
+    retriable,
+    step,
+    wait_for_event,
+)
+from atone.errors import AtoneError, DefinitionError, Reject, RetryAfter
+from atone.orchestrator import Orchestrator
+from atone.outcome import Compensated, Completed, Failed, NeedsAttention
+
+__all__ = [
+    "AtoneError",
+    "CannotTell",
+    "Compensated",
+    "Completed",
+    "Context",
+    "DefinitionError",
+    "Failed",
+    "Landed",
+    "NeedsAttention",
+    "NotLanded",
+    "Orchestrator",
+    "Reject",
+    "Retry",
+    "RetryAfter",
+    "Saga",
+    "SagaStatus",
+    "StepStatus",
+    "Succeeded",
+    "Tried",
+    "Unknown",
+    "delay",
+    "pivot",
+    "retriable",
+    "step",
+    "wait_for_event",
+]

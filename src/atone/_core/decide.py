@@ -136,7 +136,7 @@ def _rejected(draft: Draft, fact: facts.Rejected) -> None:
         # A rejection clears its own attempt only; an earlier one may have landed, so the pivot is not turned back.
         settle_unknown(draft, fact.step)
     else:
-        turn_back(draft, Cause("failure", fact.step, str(fact.problem)))
+        turn_back(draft, Cause("failure", fact.step, fact.problem.reason))
 
 
 def _came_to_nothing(draft: Draft, fact: facts.CameToNothing) -> None:

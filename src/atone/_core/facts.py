@@ -38,6 +38,11 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
 
+    @property
+    def reason(self) -> str:
+        """What a person wants to read of a rejection: its own words, if it has any."""
+        return self.message or self.type
+
 
 @dataclass(frozen=True, slots=True)
 class StartRequested:

@@ -1,0 +1,133 @@
+"""A saga definition bound to an object and a codec: everything that one call of user code needs, looked up once.
+
+Owns the way from an intent to arguments, and from a return value to a payload. Must not call user code or decide;
+`invoke` calls, `_core.decide` decides. Made when the orchestrator is built, one for each definition.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atone._core.facts import Operation
+from atone._core.keys import idempotency_key
+from atone._core.plan import Plan
+from atone._core.state import SagaState
+from atone.codec import Codec, Schema
+from atone.definition import (
+    Context,
+    Definition,
+    Saga,
+    StepDefinition,
+    Succeeded,
+    Tried,
+    Unknown,
+    UserCode,
+    definition_of,
+)
+
+_OUTCOME_UNKNOWN = Unknown()
+
+
+class BoundSaga:
+    """One registered saga object. `sync_steps` are those whose action or compensation runs in a thread."""
+
+    def __init__(self, saga: Saga[Any], codec: Codec) -> None:
+        self.saga = saga
+        self.definition: Definition = definition_of(saga)
+        self.plan: Plan = self.definition.plan
+        self.codec = codec
+        self.input_schema: Schema = codec.schema(self.definition.input_type)
+        self.steps = {step.plan.name: BoundStep(step, codec) for step in self.definition.steps}
+        self.identity = (self.plan.name, self.plan.version, self.plan.plan_hash)
+
+    def context(self, state: SagaState, step: str, operation: Operation, attempt: int, deadline: float | None) -> Any:
+        """Return the `Context` for one call.
+
+        Raises:
+            PayloadError: The stored input or a result can't be decoded.
+        """
+        key = idempotency_key(state.tenant, state.name, state.saga_id, step, operation.value)
+        return Context(
+            saga_id=state.saga_id,
+            input=self.input_of(state),
+            idempotency_key=key,
+            attempt=attempt,
+            fence=state.version,
+            tenant=state.tenant,
+            deadline=deadline,
+            _results=_Results(self, state),
+        )
+
+    def input_of(self, state: SagaState) -> Any:
+        """Return the saga's decoded input."""
+        return self.input_schema.decode(state.input, payload_context(state, "input"))
+
+    def arguments(self, state: SagaState, step: str) -> list[Any]:
+        """Return the decoded results that the step takes by position."""
+        return [self.result_of(state, name) for name in self.steps[step].definition.plan.inputs]
+
+    def result_of(self, state: SagaState, step: str) -> Any:
+        """Return the decoded result of a step that has one.
+
+        Raises:
+            PayloadError: It can't be decoded, or there is none.
+        """
+        payload = state.steps[self.plan.index[step]].result
+        found = self.steps[step]
+        return found.result.decode(payload if payload is not None else b"", payload_context(state, found.field))
+
+    def tried(self, state: SagaState, step: str) -> Tried[Any]:
+        """Return what is known of the action that a compensation undoes or a probe asks about."""
+        key = idempotency_key(state.tenant, state.name, state.saga_id, step, Operation.ACTION.value)
+        known = state.steps[self.plan.index[step]].result is not None
+        return Tried(key, Succeeded(self.result_of(state, step)) if known else _OUTCOME_UNKNOWN)
+
+
+class BoundStep:
+    """One step's code and the schema of its result."""
+
+    __slots__ = ("code", "definition", "field", "rejects", "result")
+
+    def __init__(self, definition: StepDefinition, codec: Codec) -> None:
+        self.definition = definition
+        # An event's payload is encrypted by its sender, who knows the event's name and not the step's.
+        event = definition.plan.event_name
+        self.field = definition.plan.name if event is None else event_field(event)
+        self.result: Schema = codec.schema(definition.result_type)
+        self.rejects = definition.rejects
+        self.code: dict[Operation, UserCode | None] = {
+            Operation.ACTION: definition.action,
+            Operation.COMPENSATION: definition.compensation,
+            Operation.PROBE: definition.probe,
+        }
+
+
+class _Results(dict[str, Any]):
+    """The results that `ctx.result_or_none` reads, decoded when asked for."""
+
+    def __init__(self, bound: BoundSaga, state: SagaState) -> None:
+        super().__init__()
+        self._bound = bound
+        self._state = state
+
+    def get(self, step: str, default: Any = None) -> Any:
+        """Return the decoded result, or the default if the step has none."""
+        at = self._bound.plan.index.get(step)
+        if at is None or self._state.steps[at].result is None:
+            return default
+        return self._bound.result_of(self._state, step)
+
+
+def event_field(event: str) -> str:
+    """Return the field name under which an event's payload is encrypted."""
+    return f"event:{event}"
+
+
+def payload_context(state: SagaState, field: str) -> bytes:
+    """Return what a payload is bound to when it is encrypted: the saga's identity and the field."""
+    return payload_context_of(state.tenant, state.name, state.saga_id, field)
+
+
+def payload_context_of(tenant: str, name: str, saga_id: str, field: str) -> bytes:
+    """Return the same for a saga that is not loaded, or does not exist yet."""
+    return "\x1f".join((tenant, name, saga_id, field)).encode()

@@ -1,0 +1,104 @@
+"""Group commit: gathers the turns of all sagas and gives them to the store, one batch in flight at a time.
+
+Nobody waits for a timer: a batch leaves as soon as the previous one is durable. A commit whose outcome is unknown is sent
+again, the same turns with the same ids, until the answer is definite or the worker is dead. Called by the worker's
+runners; must not look inside a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+from atone.errors import StoreError, StoreUnavailable, WorkerDead
+from atone.store import Store, Turn, TurnResult
+
+log = logging.getLogger("atone.commit")
+
+Landed: TypeAlias = Callable[[TurnResult], None]
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+class Committer:
+    """The one writer of a worker. `on_dead` is called once if the store says that the worker is dead."""
+
+    def __init__(self, store: Store, worker: str, on_dead: Callable[[], None], batch_max: int = 2000) -> None:
+        self._store = store
+        self._worker = worker
+        self._on_dead = on_dead
+        self._batch_max = batch_max
+        self._queue: list[tuple[Turn, Landed]] = []
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.batches = 0
+        self.turns = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many turns are not durable yet."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="atone-committer")
+
+    def submit(self, turn: Turn, landed: Landed) -> None:
+        """Write `turn` with the next batch, then call `landed` with what became of it.
+
+        If the worker dies first, `landed` is never called: the saga is somebody else's.
+        """
+        self._queue.append((turn, landed))
+        self._wanted.set()
+
+    async def close(self) -> None:
+        """Write what is queued, then stop."""
+        self._closing = True
+        self._wanted.set()
+        if self._task is not None:
+            await self._task
+
+    def abandon(self) -> None:
+        """Stop at once; what is queued is not written."""
+        self._queue.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._wanted.clear()
+                await self._wanted.wait()
+                continue
+            batch, self._queue = self._queue[: self._batch_max], self._queue[self._batch_max :]
+            results = await self._write([turn for turn, _ in batch])
+            if results is None:
+                return
+            self.batches += 1
+            self.turns += len(batch)
+            for (_, landed), result in zip(batch, results, strict=True):
+                landed(result)
+
+    async def _write(self, turns: list[Turn]) -> list[TurnResult] | None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return list(await self._store.commit(self._worker, turns))
+            except WorkerDead:
+                log.warning("worker %s is dead; its sagas go on elsewhere", self._worker)
+                self._queue.clear()
+                self._on_dead()
+                return None
+            except StoreUnavailable as error:
+                # The outcome is unknown, so the same turns are sent again; reading instead would settle nothing.
+                log.warning("commit of %d turns: %s; sending it again", len(turns), error)
+            except StoreError:
+                # A damaged store is not ours to judge; keep the facts, and keep saying so.
+                log.exception("commit of %d turns failed; sending it again", len(turns))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,95 @@
+"""The lease, kept by a thread of its own: it survives a blocked event loop, yet notices a hung one.
+
+Owns one worker's renewals. The thread renews as long as the loop has ticked within `loop_stall_seconds`. The lease's end
+is known on the monotonic clock, counted from before the store was asked, so it is never later than the store's. Must not
+touch a saga; started and stopped by the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+from atone.clock import Clock
+from atone.errors import StoreError, WorkerDead
+from atone.store import Lease, Store
+
+log = logging.getLogger("atone.lease")
+
+
+class Heartbeat:
+    """Renews one worker id until stopped; calls `on_dead` on the loop if the store says that the worker is dead."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: str,
+        clock: Clock,
+        *,
+        lease_seconds: float,
+        loop_stall_seconds: float,
+        on_lease: Callable[[Lease], None],
+        on_dead: Callable[[], None],
+    ) -> None:
+        self._store, self._worker, self._clock = store, worker, clock
+        self._lease_seconds, self._stall_seconds = lease_seconds, loop_stall_seconds
+        self._on_lease, self._on_dead = on_lease, on_dead
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="atone-heartbeat", daemon=True)
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._ticked = clock.monotonic()
+        self.until = self._ticked
+
+    def started(self, asked_at: float) -> None:
+        """Begin, after a first lease that was asked for at `asked_at` (monotonic)."""
+        self.until = asked_at + self._lease_seconds
+        self._tick()
+        self._thread.start()
+
+    def protects(self) -> bool:
+        """Whether the lease still runs, by this process's own clock."""
+        return self._clock.monotonic() < self.until
+
+    def stop(self) -> None:
+        """Stop renewing; a renewal under way ends first."""
+        self._stopped.set()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self._thread.join(timeout=self._lease_seconds)
+
+    def _tick(self) -> None:
+        self._ticked = self._clock.monotonic()
+        self._tick_handle = self._loop.call_later(min(1.0, self._stall_seconds / 4), self._tick)
+
+    def _run(self) -> None:
+        pause = self._lease_seconds / 3
+        while not self._stopped.wait(pause):
+            if self._clock.monotonic() - self._ticked > self._stall_seconds:
+                log.error("the event loop has not run for %.0f s; the lease is left to end", self._stall_seconds)
+                pause = self._lease_seconds / 3
+                continue
+            pause = self._lease_seconds / 3 if self._renew() else min(0.5, self._lease_seconds / 10)
+
+    def _renew(self) -> bool:
+        asked_at = self._clock.monotonic()
+        try:
+            lease = self._store.renew(self._worker, self._lease_seconds)
+        except WorkerDead:
+            self._stopped.set()
+            self._tell(self._on_dead)
+            return True
+        except StoreError as error:
+            log.warning("the lease of worker %s could not be renewed: %s", self._worker, error)
+            return False
+        self.until = asked_at + self._lease_seconds
+        self._tell(lambda: self._on_lease(lease))
+        return True
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:
+            self._stopped.set()  # the loop is closed: there is nobody left to renew for

@@ -1,0 +1,38 @@
+"""Ids made by this process: saga keys, worker ids, commit ids, request ids.
+
+All are made before the write that uses them, so that the same write can be sent again. A saga key begins with the time
+in milliseconds, which keeps new rows together in the index; it is no secret and no capability.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+
+
+def new_saga_key() -> bytes:
+    """Return 16 bytes that sort by the time they were made: 48 bits of milliseconds, 80 random bits."""
+    return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
+
+
+def new_worker_id() -> str:
+    """Return a worker id that no other start, here or elsewhere, will ever have."""
+    return f"{os.getpid()}-{os.urandom(8).hex()}"
+
+
+def new_request_id() -> str:
+    """Return an id for a request whose sender gave none."""
+    return os.urandom(16).hex()
+
+
+class CommitIds:
+    """Commit ids of one worker: 8 random bytes, then a counter."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(8)
+        self._counter = itertools.count(1)
+
+    def next(self) -> bytes:
+        """Return 16 bytes never returned before."""
+        return self._prefix + next(self._counter).to_bytes(8, "big")

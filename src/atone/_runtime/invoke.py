@@ -1,0 +1,168 @@
+"""Call user code for one attempt, and say what came of it as a fact.
+
+Owns the translation of every way a call can end: a value, a rejection, any other exception, a cancellation. Only the
+attempt's owner interrupts it (time-out, shutdown, lost lease); a plain function runs in a thread, which nobody can
+stop, so its late result is told when it comes. Must not decide what follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from concurrent.futures import Executor
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from atone._core import facts
+from atone._core.commands import Call
+from atone._core.facts import Fact, Operation, Problem
+from atone._core.state import SagaState
+from atone._runtime.bound import BoundSaga, BoundStep, payload_context
+from atone.codec import describe
+from atone.definition import CannotTell, Landed, NotLanded, UserCode
+from atone.errors import PayloadError, Reject, RetryAfter
+
+
+class Stop(Enum):
+    """Why an attempt's owner interrupted it."""
+
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+    DROPPED = "dropped"
+
+
+class Attempt:
+    """One call under way: `stop` says why it was interrupted, `told` that its time-out was told before it ended."""
+
+    __slots__ = ("call", "expiry", "stop", "task", "told")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.expiry: asyncio.TimerHandle | None = None
+        self.stop: Stop | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.told = False
+
+    def interrupt(self, why: Stop) -> None:
+        """Ask the call to end; the first reason counts."""
+        if self.stop is None:
+            self.stop = why
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Invoker:
+    """Calls user code: async functions on the loop, plain ones in the threads of `executor`."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def attempt(self, bound: BoundSaga, state: SagaState, attempt: Attempt) -> Fact | None:
+        """Make one call and return what came of it; None if nobody wants to know any more."""
+        call = attempt.call
+        step = bound.steps[call.step]
+        try:
+            code, arguments = self._prepare(bound, step, state, call)
+        except PayloadError as error:
+            return facts.Impossible(call.step, call.operation, call.attempt, describe(error))
+        try:
+            value = await self._call(code, bound.saga, arguments)
+        except (Exception, asyncio.CancelledError) as error:
+            return _fact_of_error(error, step, attempt)
+        return _fact_of_value(value, bound, step, state, call)
+
+    def _prepare(self, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> tuple[UserCode, list[Any]]:
+        code = step.code[call.operation]
+        if code is None:
+            raise PayloadError(f"step {call.step!r} has no {call.operation.value} in this code; deploy the code that has it")
+        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline)
+        if call.operation is Operation.ACTION:
+            return code, [context, *bound.arguments(state, call.step)]
+        return code, [context, bound.tried(state, call.step)]
+
+    async def _call(self, code: UserCode, saga: object, arguments: list[Any]) -> Any:
+        if code.is_async:
+            value = code.function(saga, *arguments)
+        else:
+            loop = asyncio.get_running_loop()
+            value = await loop.run_in_executor(self._executor, partial(code.function, saga, *arguments))
+        return await value if inspect.isawaitable(value) else value
+
+    async def condition(self, bound: BoundSaga, state: SagaState, step: str) -> Fact:
+        """Ask a step's `when`; whatever it raises is told, never guessed over."""
+        when = bound.steps[step].definition.when
+        try:
+            if when is None:
+                raise LookupError(f"step {step!r} has no `when` in this code")
+            context = bound.context(state, step, Operation.ACTION, 0, None)
+            answer: Any = await self._call(when, bound.saga, [context])
+            if not isinstance(answer, bool):
+                raise TypeError(f"`when` returned {type(answer).__name__}, not a bool")
+        except Exception as error:
+            return facts.ConditionFailed(step, describe(error))
+        return facts.ConditionTold(step, answer)
+
+
+def _fact_of_value(value: Any, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> Fact:
+    """Encode and check the value before anybody calls it a success."""
+    if call.operation is Operation.COMPENSATION:
+        return facts.Succeeded(call.step, call.operation, call.attempt, b"null")
+    try:
+        if call.operation is Operation.PROBE:
+            return _fact_of_answer(value, bound, step, state, call)
+        payload = step.result.encode(value, payload_context(state, call.step))
+    except PayloadError as error:
+        # The effect has landed and its result can't be kept: unknown, and calling again would not mend it.
+        return facts.CameToNothing(call.step, call.operation, call.attempt, describe(error), repeatable=False)
+    return facts.Succeeded(call.step, call.operation, call.attempt, payload)
+
+
+def _fact_of_answer(value: Any, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> Fact:
+    match value:
+        case Landed(result):
+            payload = step.result.encode(result, payload_context(state, call.step))
+            return facts.Probed(call.step, call.attempt, facts.Landed.LANDED, payload)
+        case NotLanded():
+            return facts.Probed(call.step, call.attempt, facts.Landed.NOT_LANDED)
+        case CannotTell():
+            return facts.Probed(call.step, call.attempt, facts.Landed.CANNOT_TELL)
+        case _:
+            wrong = Problem("TypeError", f"a probe returned {type(value).__name__}, not Landed, NotLanded or CannotTell")
+            return facts.CameToNothing(call.step, call.operation, call.attempt, wrong)
+
+
+def _fact_of_error(error: BaseException, step: BoundStep, attempt: Attempt) -> Fact | None:
+    call = attempt.call
+    at = (call.step, call.operation, call.attempt)
+    match error:
+        case asyncio.CancelledError():
+            return _fact_of_stop(attempt)
+        case Reject():
+            return facts.Rejected(*at, describe(error))
+        case _ if call.operation is Operation.ACTION and isinstance(error, step.rejects):
+            return facts.Rejected(*at, describe(error))
+        case RetryAfter():
+            return facts.CameToNothing(*at, describe(error), retry_after=max(0.0, error.seconds))
+        case _:
+            return facts.CameToNothing(*at, describe(error))
+
+
+def _fact_of_stop(attempt: Attempt) -> Fact | None:
+    call = attempt.call
+    at = (call.step, call.operation, call.attempt)
+    match attempt.stop:
+        case Stop.DROPPED:
+            return None
+        case Stop.SHUTDOWN:
+            return facts.Interrupted(*at)
+        case Stop.TIMEOUT:
+            return timed_out(call)
+        case None:
+            return facts.CameToNothing(*at, Problem("CancelledError", "the call was cancelled from inside"))
+
+
+def timed_out(call: Call) -> Fact:
+    """Return the fact that an attempt's hard deadline has passed without an answer."""
+    problem = Problem("TimeoutError", "no answer within the attempt's time-out")
+    return facts.CameToNothing(call.step, call.operation, call.attempt, problem)

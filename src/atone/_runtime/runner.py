@@ -1,0 +1,354 @@
+"""One saga that this worker runs: facts in, decisions committed, commands performed.
+
+Owns the saga's state between turns, its calls under way and its timer. A turn is always: decide, commit, then perform; one
+at a time, and nothing is performed before its entries are durable. Must not judge a saga: what a fact means is
+`_core.decide`'s to say. Made and kept by the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+from atone._core import facts
+from atone._core.commands import Alert, AskCondition, Call, Decision
+from atone._core.decide import decide
+from atone._core.facts import Fact, Operation, Problem
+from atone._core.journal import AttentionRaised, Entry, SagaParked
+from atone._core.state import SagaState, SagaStatus
+from atone._runtime.bound import BoundSaga, payload_context
+from atone._runtime.invoke import Attempt, Invoker, Stop, timed_out
+from atone._runtime.wire import encode_entries
+from atone.codec import describe
+from atone.errors import PayloadError
+from atone.store import Birth, Hot, Turn, TurnResult
+
+log = logging.getLogger("atone.saga")
+
+
+class Host(Protocol):
+    """What a runner needs of its worker."""
+
+    invoker: Invoker
+    draining: bool
+    keep_seconds: float
+    cancel_grace_seconds: float
+
+    def now(self) -> float:
+        """Return the store's time."""
+        ...
+
+    def next_commit_id(self) -> bytes:
+        """Return a commit id never used before."""
+        ...
+
+    def submit(self, turn: Turn, landed: Callable[[TurnResult], None]) -> None:
+        """Write a turn with the next batch."""
+        ...
+
+    def may_call(self) -> bool:
+        """Whether the lease still protects a call that begins now."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine beside the sagas; its failure is logged."""
+        ...
+
+    async def reread(self, runner: Runner) -> None:
+        """Load the saga again, then call `reloaded` or `drop`."""
+        ...
+
+    def changed(self, runner: Runner) -> None:
+        """The runner's state has become durable."""
+        ...
+
+    def release(self, runner: Runner) -> None:
+        """The saga is no longer this worker's; whoever waits for its end is told."""
+        ...
+
+
+class Runner:
+    """One owned saga. `gone` once it is somebody else's, or nobody's."""
+
+    __slots__ = (
+        "_asking",
+        "_attempts",
+        "_commit_id",
+        "_facts",
+        "_host",
+        "_hot",
+        "_loop",
+        "_started",
+        "_timer",
+        "_writing",
+        "bound",
+        "gone",
+        "key",
+        "state",
+    )
+
+    def __init__(self, host: Host, bound: BoundSaga, key: bytes) -> None:
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._facts: deque[Fact] = deque()
+        self._attempts: dict[tuple[str, Operation, int], Attempt] = {}
+        self._asking: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing = False
+        self._hot: Hot | None = None
+        self._started: Callable[[TurnResult], None] | None = None
+        self.bound = bound
+        self.key = key
+        self.state: SagaState | None = None
+        self.gone = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call or a write is under way."""
+        return self._writing or bool(self._attempts)
+
+    @property
+    def attempts(self) -> Iterable[Attempt]:
+        """The calls under way."""
+        return tuple(self._attempts.values())
+
+    def begin(self, fact: facts.StartRequested, started: Callable[[TurnResult], None]) -> None:
+        """Start the saga; `started` hears what became of it, unless the worker dies first."""
+        self._started = started
+        decision = decide(self.bound.plan, None, fact, self._host.now())
+        plan = self.bound.plan
+        birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
+        self._write(fact, decision, birth)
+
+    def resume(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestUnfit]) -> None:
+        """Go on with a saga that was claimed: whoever ran its open attempts is gone."""
+        self.state, self._hot, self._writing = state, hot, False
+        self._facts.extend(unfit)
+        for step, found in zip(self.bound.plan.steps, state.steps, strict=True):
+            if found.open is not None:
+                self._facts.append(facts.Lost(step.name, found.open.operation, found.open.attempt))
+        self.tell(facts.Woke())
+
+    def tell(self, fact: Fact) -> None:
+        """Add a fact; it is decided as soon as the write under way is durable."""
+        self._facts.append(fact)
+        self._next()
+
+    def refresh(self) -> None:
+        """Read the saga again, because somebody has appended to it; a write under way finds out by itself."""
+        if not self._writing and not self.gone:
+            self._writing = True
+            self._host.spawn(self._host.reread(self))
+
+    def reloaded(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestUnfit]) -> None:
+        """Go on from the state that was read; attempts under way here stay under way."""
+        self.state, self._hot, self._writing = state, hot, False
+        self._facts.extendleft(unfit)
+        self.tell(facts.Woke())
+
+    def drop(self) -> None:
+        """Forget the saga at once: it is not mine. Calls under way are interrupted and their outcomes are not told."""
+        self.gone = True
+        self._stop_timer()
+        for attempt in self.attempts:
+            attempt.interrupt(Stop.DROPPED)
+
+    def interrupt(self) -> None:
+        """End the calls under way for a shutdown; each is told as interrupted and goes on elsewhere."""
+        for attempt in self.attempts:
+            if self._is_async(attempt.call):
+                attempt.interrupt(Stop.SHUTDOWN)
+
+    def park(self, why: str, version: int) -> None:
+        """Leave the saga to a person, because it can't be folded or decided; `version` is its last row's."""
+        entries: tuple[Entry, ...] = (AttentionRaised(None, why), SagaParked())
+        self._stop_timer()
+        hot = Hot(SagaStatus.NEEDS_ATTENTION.value, False, None)
+        self._writing = True
+        turn = Turn(self.key, version + 1, self._host.next_commit_id(), encode_entries(entries), hot)
+        self._host.submit(turn, self._parked)
+
+    def _parked(self, result: TurnResult) -> None:
+        if result is not TurnResult.APPLIED:
+            log.error("saga %s could not be parked (%s); it is claimed again later", self.key.hex(), result.value)
+        self.state = None
+        self._host.release(self)
+
+    def _next(self) -> None:
+        while self._facts and not self._writing and not self.gone:
+            fact = self._facts.popleft()
+            decision = self._decide(fact)
+            if decision is None:
+                return
+            if decision.entries or self._releases(decision):
+                self._write(fact, decision)
+            else:
+                self._perform(decision)
+
+    def _decide(self, fact: Fact) -> Decision | None:
+        assert self.state is not None
+        try:
+            return decide(self.bound.plan, self.state, fact, self._host.now(), may_start=not self._host.draining)
+        except Exception as error:
+            # An assertion of the law failed: this saga stops where it is, no other is touched.
+            log.exception("saga %s can't be decided on %s", self.state.saga_id, type(fact).__name__)
+            self.park(f"internal: {describe(error)}", self.state.version)
+            return None
+
+    def _releases(self, decision: Decision) -> bool:
+        """Whether the saga needs no owner after this: it is over, waits for a person, or for long enough."""
+        if not decision.idle or self._facts or self._asking:
+            return False
+        far = decision.wake_at is None or decision.wake_at - self._host.now() > self._host.keep_seconds
+        return far or self._host.draining
+
+    def _write(self, fact: Fact, decision: Decision, birth: Birth | None = None) -> None:
+        released = self._releases(decision)
+        hot = Hot(decision.saga.status.value, not released, decision.wake_at if released else None)
+        # Giving a saga up without anything to say is a row too: the version is what makes it safe.
+        version = decision.saga.version if decision.entries else decision.saga.version + 1
+        saga = decision.saga if decision.entries else decision.saga._replace(version=version)
+        changed = None if hot == self._hot else hot
+        turn = Turn(self.key, version, self._host.next_commit_id(), encode_entries(decision.entries), changed, birth)
+        self._writing = True
+        self._host.submit(turn, partial(self._landed, fact, decision, saga, hot))
+
+    def _landed(self, fact: Fact, decision: Decision, saga: SagaState, hot: Hot, result: TurnResult) -> None:
+        if self.gone:
+            return
+        if self._started is not None:
+            started, self._started = self._started, None
+            started(result)
+        match result:
+            case TurnResult.APPLIED:
+                self._applied(decision, saga, hot)
+            case TurnResult.CONFLICT:
+                # Somebody appended first: keep the fact, read what they wrote, decide again.
+                self._facts.appendleft(fact)
+                self._host.spawn(self._host.reread(self))
+            case TurnResult.REFUSED:
+                self._writing = False
+                self._refused(fact, decision)
+            case TurnResult.NOT_MINE | TurnResult.TAKEN:
+                self.drop()
+                self._host.release(self)
+
+    def _applied(self, decision: Decision, saga: SagaState, hot: Hot) -> None:
+        self._writing = False
+        self.state, self._hot = saga, hot
+        self._host.changed(self)
+        if not hot.owned:
+            self._stop_timer()
+            self._host.release(self)
+            return
+        self._perform(decision)
+        self._next()
+
+    def _refused(self, fact: Fact, decision: Decision) -> None:
+        """Keep going although the row can't be stored: the outcome becomes unknown, or the saga is parked."""
+        why = Problem("StoreError", "the store can't hold this journal row; it is probably too large")
+        if isinstance(fact, facts.Succeeded) and fact.operation is Operation.ACTION:
+            self._facts.appendleft(facts.CameToNothing(fact.step, fact.operation, fact.attempt, why, repeatable=False))
+            self._next()
+        elif self.state is not None:
+            self.park(str(why), self.state.version)
+        else:
+            self._host.release(self)
+
+    def _perform(self, decision: Decision) -> None:
+        for command in decision.commands:
+            match command:
+                case Call():
+                    self._call(command)
+                case AskCondition(step) if step not in self._asking:
+                    self._asking.add(step)
+                    self._host.spawn(self._ask(step))
+                case Alert(step, failures):
+                    log.warning("saga %s: step %s has failed %d times", decision.saga.saga_id, step, failures)
+                case _:
+                    pass
+        self._stop_timer()
+        if decision.wake_at is not None:
+            delay = max(0.0, decision.wake_at - self._host.now())
+            self._timer = self._loop.call_later(delay, self._woke)
+
+    def _woke(self) -> None:
+        self._timer = None
+        self.tell(facts.Woke())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _call(self, call: Call) -> None:
+        if self.gone:
+            return
+        if not self._host.may_call():
+            # The lease may be over: another worker may own the saga, so nothing is called until it is renewed.
+            self._loop.call_later(0.05, self._call, call)
+            return
+        assert self.state is not None
+        attempt = Attempt(call)
+        self._attempts[(call.step, call.operation, call.attempt)] = attempt
+        attempt.task = self._loop.create_task(self._attempt(attempt, self.state))
+        attempt.expiry = self._loop.call_later(call.deadline - self._host.now(), self._expire, attempt)
+
+    async def _attempt(self, attempt: Attempt, state: SagaState) -> None:
+        call = attempt.call
+        fact = await self._host.invoker.attempt(self.bound, state, attempt)
+        if attempt.expiry is not None:
+            attempt.expiry.cancel()
+        self._attempts.pop((call.step, call.operation, call.attempt), None)
+        if fact is None:
+            return
+        if self.gone:
+            log.warning("saga %s: %s of step %s ended after the saga was let go: %s", state.saga_id,
+                        call.operation.value, call.step, type(fact).__name__)
+        elif not attempt.told or isinstance(fact, facts.Succeeded):
+            self.tell(fact)
+
+    def _expire(self, attempt: Attempt) -> None:
+        """The attempt's hard deadline has passed: from now on its outcome is unknown."""
+        if self._is_async(attempt.call):
+            attempt.interrupt(Stop.TIMEOUT)
+            attempt.expiry = self._loop.call_later(self._host.cancel_grace_seconds, self._give_up_on, attempt)
+        else:
+            self._give_up_on(attempt)
+
+    def _give_up_on(self, attempt: Attempt) -> None:
+        """Tell the time-out although the call has not ended; if it ends after all, that is told as a late result."""
+        attempt.expiry = None
+        if not attempt.told and not self.gone:
+            attempt.told = True
+            self.tell(timed_out(attempt.call))
+
+    def _is_async(self, call: Call) -> bool:
+        code = self.bound.steps[call.step].code[call.operation]
+        return code is None or code.is_async
+
+    async def _ask(self, step: str) -> None:
+        assert self.state is not None
+        fact = await self._host.invoker.condition(self.bound, self.state, step)
+        self._asking.discard(step)
+        if not self.gone:
+            self.tell(fact)
+
+
+def unfit_events(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfit]:
+    """Return the unanswered events whose payload is not of the type that their step declares."""
+    takers = {step.event_name: bound.steps[step.name] for step in bound.plan.steps}
+    unfit: list[facts.RequestUnfit] = []
+    for request in state.requests:
+        taker = takers.get(request.event) if request.kind == "event" and request.event else None
+        if taker is None:
+            continue
+        try:
+            taker.result.decode(request.payload or b"null", payload_context(state, taker.field))
+        except PayloadError as error:
+            unfit.append(facts.RequestUnfit(request.id, str(error)))
+    return unfit

@@ -1,0 +1,45 @@
+"""The clock port: the only source of time in the runtime.
+
+Two readings: `monotonic` for durations in this process, and the store's time, which all workers share and every
+deadline is written in. `StoreTime` carries the second between two looks at the store. Tests put their own clock here.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds that never go back, from an arbitrary start."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since some fixed moment."""
+        ...
+
+
+class SystemClock:
+    """The machine's monotonic clock."""
+
+    def monotonic(self) -> float:
+        """Return `time.monotonic()`."""
+        return time.monotonic()
+
+
+class StoreTime:
+    """The store's time in epoch seconds, as last read and carried on by the monotonic clock.
+
+    A jump of this machine's wall clock does not move it; a jump of the store's own clock is taken over at the next look.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset_seconds = 0.0
+
+    def observe(self, now: float) -> None:
+        """Take over a reading of the store's clock that has just arrived."""
+        self._offset_seconds = now - self._clock.monotonic()
+
+    def now(self) -> float:
+        """Return the store's time, epoch seconds."""
+        return self._clock.monotonic() + self._offset_seconds
