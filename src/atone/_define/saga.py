@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from atone._core.plan import Plan
 from atone._define import check
@@ -59,7 +59,14 @@ class _SagaType(ABCMeta):
         return super().__new__(metacls, name, bases, dict(body), **keywords)
 
 
-class Saga(Generic[I], metaclass=_SagaType):
+if TYPE_CHECKING:
+    # mypy looks at class keywords only where it knows the metaclass; `version="1"` is to be flagged.
+    _MadeBy = ABCMeta
+else:
+    _MadeBy = _SagaType
+
+
+class Saga(Generic[I], metaclass=_MadeBy):
     """Define a saga: subclass with the input's type, and write its steps in the order they run.
 
     The class is judged when it is made; what it says about types when the orchestrator is built. `name` is the class's

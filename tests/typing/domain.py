@@ -1,0 +1,68 @@
+"""What the typing samples speak of: a shop's values, its participants, and a stand-in for the orchestrator.
+
+The stand-in has the signatures that bear on types, so these samples judge the definition layer alone.
+Imported by the good and the bad samples; read by type checkers, never run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from atone.definition import Saga
+from atone.outcome import Outcome
+
+I = TypeVar("I")  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Order:
+    id: str
+    items: tuple[str, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class Reservation:
+    id: str
+
+
+@dataclass(frozen=True)
+class Payment:
+    id: str
+
+
+@dataclass(frozen=True)
+class Shipment:
+    id: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    amount: int
+
+
+class CardDeclined(Exception): ...
+
+
+class Inventory(Protocol):
+    async def reserve(self, items: tuple[str, ...], *, key: str) -> Reservation: ...
+    async def release(self, *, reservation_key: str, key: str) -> None: ...
+
+
+class Payments(Protocol):
+    async def charge(self, amount: int, *, key: str) -> Payment: ...
+    async def refund(self, *, payment_key: str, key: str) -> None: ...
+    async def find(self, *, key: str) -> Payment | None: ...
+
+
+class Shipping(Protocol):
+    async def create(self, order_id: str, reservation: str, *, key: str) -> Shipment: ...
+
+
+class Handle(Protocol):
+    async def outcome(self, *, timeout: float | None = None) -> Outcome: ...
+
+
+class Orchestrator(Protocol):
+    async def start(self, saga: type[Saga[I]], input: I, /, *, saga_id: str) -> Handle: ...  # noqa: A002
