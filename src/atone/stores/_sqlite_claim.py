@@ -1,0 +1,146 @@
+"""Leases and take-over on SQLite: renew a worker's lease, declare others dead, take what needs an owner.
+
+Fair between definitions: each gives its first saga, then each its second. It must not decide what a saga does next.
+Called by the adapter, in the writer thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import apsw
+
+from atone.store import Claimed, Lease, StoredPlan
+from atone.stores._sqlite_commit import dead, is_alive, writing
+
+_UNCLAIMABLE_MAX = 1000
+_EARLY_MAX = 1000
+
+_REGISTER = "INSERT INTO workers (id, lease_until) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_KEEP_PLAN = """
+    INSERT INTO definitions (name, version, plan_hash, plan) VALUES (?, ?, ?, ?)
+    ON CONFLICT (name, version, plan_hash) DO UPDATE SET plan = excluded.plan
+"""
+_RENEW = "UPDATE workers SET lease_until = ?, dead = ? WHERE id = ? AND dead = 0"
+_PROLONG = "UPDATE workers SET lease_until = max(lease_until, ?) WHERE id = ?"
+_DECLARE_DEAD = "UPDATE workers SET dead = 1 WHERE dead = 0 AND holds = 1 AND lease_until <= ?"
+_LEFT = "SELECT id FROM workers WHERE dead = 1 AND holds = 1"
+_FORGET = "UPDATE workers SET holds = 0 WHERE id = ?"
+_HOLDS = "SELECT 1 FROM unfinished WHERE owner = ? LIMIT 1"
+_DEFINITIONS = "SELECT name, version, plan_hash, id FROM definitions"
+_MINE = "SELECT key FROM unfinished WHERE owner = ?"
+_ASKED = "SELECT key FROM unfinished WHERE owner = ? AND asked = 1"
+_ORPHANS = "SELECT key FROM unfinished WHERE owner = ? AND definition = ? LIMIT ?"
+_DUE = """
+    SELECT key FROM unfinished WHERE owner IS NULL AND definition = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?
+"""
+_OWN = "UPDATE sagas SET owner = ? WHERE key = ?"
+_GIVE_UP = """
+    INSERT INTO dead_letters (tenant, name, saga_id, request_id, entries, given_up_at)
+    SELECT tenant, name, saga_id, request_id, entries, ?1 FROM early_events
+     WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2
+"""
+_DROP_EARLY = """
+    DELETE FROM early_events WHERE id IN (
+        SELECT id FROM early_events WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2)
+"""
+
+
+class Wish(NamedTuple):
+    """What a worker asks a claim for."""
+
+    worker: str
+    definitions: frozenset[tuple[str, int, str]]
+    known: frozenset[bytes]
+    limit: int
+    lease_seconds: float
+
+
+def renew(
+    connection: apsw.Connection,
+    worker: str,
+    lease_seconds: float,
+    register: Sequence[StoredPlan] | None,
+    clock: Callable[[], float],
+) -> Lease:
+    """Extend a lease, or make the worker's row first; with no seconds, end it for ever."""
+    with writing(connection):
+        now = clock()
+        if register is not None:
+            connection.execute(_REGISTER, (worker, now))
+            connection.executemany(_KEEP_PLAN, register)
+        until = now + lease_seconds
+        before = connection.total_changes()
+        connection.execute(_RENEW, (until, lease_seconds <= 0, worker))
+        if connection.total_changes() == before:
+            raise dead(worker)
+        return Lease(now, until)
+
+
+def claim(connection: apsw.Connection, wish: Wish, clock: Callable[[], float]) -> Claimed:
+    """Take over what needs an owner; a claim that finds nothing writes nothing."""
+    with writing(connection):
+        now = clock()
+        if not is_alive(connection, wish.worker, now):
+            raise dead(wish.worker)
+        connection.execute(_DECLARE_DEAD, (now,))
+        left = [str(row[0]) for row in connection.execute(_LEFT)]
+        mine = {key for (key,) in connection.execute(_MINE, (wish.worker,))}
+        newer = {key for (key,) in connection.execute(_ASKED, (wish.worker,))} & wish.known
+        taken = sorted(mine - wish.known)[: wish.limit]
+        queues, strange = _waiting(connection, wish, left, now)
+        found = list(islice(_in_turns(queues), wish.limit - len(taken)))
+        connection.executemany(_OWN, [(wish.worker, key) for key in found])
+        taken += found
+        if taken:
+            connection.execute(_PROLONG, (now + wish.lease_seconds, wish.worker))
+        _forget_empty_handed(connection, left)
+        return Claimed(tuple(taken), tuple(sorted(newer)), strange, _give_up_early(connection, now), now)
+
+
+def _waiting(
+    connection: apsw.Connection, wish: Wish, left: Sequence[str], now: float
+) -> tuple[Sequence[Sequence[bytes]], int]:
+    """Return a queue of keys for each definition that is asked for, and how many sagas wait of the others."""
+    queues: list[list[bytes]] = []
+    strange = 0
+    for name, version, plan_hash, number in connection.execute(_DEFINITIONS).fetchall():
+        wanted = (name, version, plan_hash) in wish.definitions
+        most = wish.limit if wanted else _UNCLAIMABLE_MAX - strange
+        found = list(islice(_needing_owner(connection, number, left, now, most), most))
+        if wanted:
+            queues.append(found)
+        else:
+            strange += len(found)
+    return queues, strange
+
+
+def _needing_owner(
+    connection: apsw.Connection, definition: int, left: Sequence[str], now: float, most: int
+) -> Iterator[bytes]:
+    for worker in left:
+        yield from [key for (key,) in connection.execute(_ORPHANS, (worker, definition, most))]
+    yield from [key for (key,) in connection.execute(_DUE, (definition, now, most))]
+
+
+def _in_turns(queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
+    """Yield the first of each queue, then the second of each, and so on."""
+    for at in range(max(map(len, queues), default=0)):
+        yield from (queue[at] for queue in queues if at < len(queue))
+
+
+def _forget_empty_handed(connection: apsw.Connection, left: Collection[str]) -> None:
+    for worker in left:
+        if connection.execute(_HOLDS, (worker,)).fetchone() is None:
+            connection.execute(_FORGET, (worker,))
+
+
+def _give_up_early(connection: apsw.Connection, now: float) -> int:
+    before = connection.total_changes()
+    connection.execute(_GIVE_UP, (now, _EARLY_MAX))
+    given_up = connection.total_changes() - before
+    if given_up:
+        connection.execute(_DROP_EARLY, (now, _EARLY_MAX))
+    return given_up

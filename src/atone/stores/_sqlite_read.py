@@ -1,0 +1,91 @@
+"""Reading on SQLite: journals in one snapshot, and summaries in the order of their keys.
+
+Each way to find has its own fixed statement, so that each can use its index. It must not write. Called by the adapter,
+in the reader thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import apsw
+
+from atone.store import FINAL_STATUSES, Loaded, Query, Row, Summary
+
+_SUMMARY = "SELECT * FROM summaries WHERE key = ?"
+_ROWS = "SELECT version, at, commit_id, entries FROM journal WHERE saga = ? AND version > ? ORDER BY version"
+_PLAN = "SELECT plan FROM definitions WHERE name = ? AND version = ? AND plan_hash = ?"
+
+_NAMED = """
+    SELECT * FROM summaries WHERE tenant = :tenant AND name = :name AND saga_id = :saga_id
+"""
+_UNFINISHED = """
+    SELECT * FROM summaries WHERE status NOT IN ('completed', 'compensated', 'failed')
+"""
+_IN_NEED = """
+    SELECT * FROM summaries WHERE status = 'needs_attention'
+"""
+_ANY = """
+    SELECT * FROM summaries WHERE 1
+"""
+_KEY = """
+    SELECT * FROM summaries WHERE key = :key
+"""
+_FITTING = """
+    AND (:tenant IS NULL OR tenant = :tenant)
+    AND (:name IS NULL OR name = :name)
+    AND (:saga_id IS NULL OR saga_id = :saga_id)
+    AND (:statuses IS NULL OR status IN (SELECT value FROM json_each(:statuses)))
+    AND (:definition_version IS NULL OR version = :definition_version)
+    AND (:other_hash_than IS NULL OR plan_hash <> :other_hash_than)
+    AND (:after IS NULL OR key > :after)
+    ORDER BY key LIMIT :limit
+"""
+_BY_KEY = _KEY + _FITTING
+_BY_NAME = _NAMED + _FITTING
+_BY_NEED = _IN_NEED + _FITTING
+_BY_STATUS = _UNFINISHED + _FITTING
+_BY_WALK = _ANY + _FITTING
+
+
+def load(connection: apsw.Connection, keys: Sequence[bytes], after: int, with_plan: bool) -> Sequence[Loaded | None]:
+    """Read sagas and their rows, all as of one moment."""
+    with connection:
+        return [_load(connection, key, after, with_plan) for key in keys]
+
+
+def _load(connection: apsw.Connection, key: bytes, after: int, with_plan: bool) -> Loaded | None:
+    found = connection.execute(_SUMMARY, (key,)).fetchone()
+    if found is None:
+        return None
+    summary = Summary(*found)
+    rows = tuple(Row(*row) for row in connection.execute(_ROWS, (key, after)))
+    if not with_plan:
+        return Loaded(summary, rows)
+    plan = connection.execute(_PLAN, (summary.name, summary.definition_version, summary.plan_hash)).get
+    return Loaded(summary, rows, plan)
+
+
+def find(connection: apsw.Connection, query: Query) -> Sequence[Summary]:
+    """Read the summaries that fit."""
+    values = query._asdict()
+    del values["keys"]
+    values["statuses"] = None if query.statuses is None else json.dumps(sorted(query.statuses))
+    if query.keys is None:
+        return [Summary(*row) for row in connection.execute(_statement(query), values)]
+    found: list[Summary] = []
+    with connection:
+        for key in sorted(set(query.keys)):
+            found += [Summary(*row) for row in connection.execute(_BY_KEY, {**values, "key": key})]
+    return found[: query.limit]
+
+
+def _statement(query: Query) -> str:
+    if query.tenant is not None and query.name is not None and query.saga_id is not None:
+        return _BY_NAME
+    if query.statuses == {"needs_attention"}:
+        return _BY_NEED
+    if query.statuses is not None and not query.statuses & FINAL_STATUSES:
+        return _BY_STATUS
+    return _BY_WALK

@@ -1,0 +1,49 @@
+"""Starting a saga inside a transaction of the caller's own, on SQLite.
+
+Owns the checks that make this safe: the same library, the same file, an open transaction. Nothing runs before the
+caller commits. Called by the adapter's `start`, in the caller's thread, on the caller's connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+from atone.store import Turn, TurnResult
+from atone.stores._sqlite_commit import write_turn
+from atone.stores._sqlite_errors import translated
+
+
+def start(turn: Turn, connection: object, path: str, clock: Callable[[], float]) -> TurnResult:
+    """Insert a saga that nobody owns, as part of the caller's transaction."""
+    usable = _usable(connection, path)
+    try:
+        return write_turn(usable, None, turn, clock())
+    except apsw.Error as error:
+        better = translated(error, path)
+        raise better from (error if better is not error else None)
+
+
+def _usable(connection: object, path: str) -> apsw.Connection:
+    kind = type(connection)
+    if kind.__module__ == "sqlite3":
+        raise TypeError(
+            "A sqlite3.Connection can't be used here: it is a second SQLite library in this process, and two of them drop "
+            "each other's locks, so that a committed row can vanish. Open the file with apsw.Connection instead."
+        )
+    if not isinstance(connection, apsw.Connection) or connection.is_async:
+        raise TypeError(f"connection= takes a plain apsw.Connection here, not {kind.__module__}.{kind.__qualname__}.")
+    if not _same_file(connection.filename, path):
+        raise TypeError(
+            f"The connection is to {connection.filename or 'no file'}, the sagas are in {path}: one transaction can't "
+            "cover both. Open a connection to the store's file."
+        )
+    if not connection.in_transaction:
+        raise TypeError("The connection is in no transaction, so there is nothing to join. Begin one first.")
+    return connection
+
+
+def _same_file(mine: str, path: str) -> bool:
+    return bool(mine) and Path(mine).samefile(path)

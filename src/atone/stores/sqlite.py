@@ -1,0 +1,103 @@
+"""The SQLite store: one file, one writer thread with group commit, one reader thread.
+
+Owns the wiring of the port to statements that live in its private siblings; apsw only, since a second SQLite library in
+this process would drop the first one's locks. The file is Atone's alone. Called through the port, and by `open_store`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import apsw
+
+from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
+from atone.stores import _sqlite_claim, _sqlite_commit, _sqlite_read, _sqlite_requests, _sqlite_start
+from atone.stores._sqlite_file import open_file
+from atone.stores._sqlite_thread import Commit, ConnectionThread
+
+
+class SqliteStore:
+    """Keep sagas in an SQLite file, durably: write-ahead log, `synchronous=FULL`.
+
+    `clock` returns epoch seconds. `busy_seconds` is how long a call waits for another process; keep it below a third of the
+    lease. A row of more than `row_bytes_max` is refused.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        busy_seconds: float = 3.0,
+        row_bytes_max: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._path = str(path)
+        self._clock = clock
+        self._busy_seconds = busy_seconds
+        self._row_bytes_max = row_bytes_max
+        self._writer = ConnectionThread(self._path, self._open_writer, self._write)
+        self._reader = ConnectionThread(self._path, self._open_reader)
+
+    async def __aenter__(self) -> Self:
+        await self._writer.open()
+        try:
+            await self._reader.open()
+        except BaseException:
+            await self._writer.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        return self._writer.call_blocking(
+            lambda connection: _sqlite_claim.renew(connection, worker, lease_seconds, register, self._clock)
+        )
+
+    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+        return await self._writer.commit(worker, turns)
+
+    async def start(self, turn: Turn, *, connection: object) -> TurnResult:
+        return _sqlite_start.start(turn, connection, self._path, self._clock)
+
+    async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
+        return await self._reader.call(lambda connection: _sqlite_read.load(connection, keys, after, with_plan))
+
+    async def claim(
+        self,
+        worker: str,
+        *,
+        definitions: Collection[tuple[str, int, str]],
+        known: Collection[bytes],
+        limit: int,
+        lease_seconds: float,
+    ) -> Claimed:
+        wish = _sqlite_claim.Wish(worker, frozenset(definitions), frozenset(known), limit, lease_seconds)
+        return await self._writer.call(lambda connection: _sqlite_claim.claim(connection, wish, self._clock))
+
+    async def deliver(self, delivery: Delivery) -> Delivered:
+        return await self._writer.call(lambda connection: _sqlite_requests.deliver(connection, delivery, self._clock))
+
+    async def find(self, query: Query) -> Sequence[Summary]:
+        return await self._reader.call(lambda connection: _sqlite_read.find(connection, query))
+
+    def _open_writer(self) -> apsw.Connection:
+        connection = open_file(self._path, self._busy_seconds)
+        connection.limit(apsw.SQLITE_LIMIT_LENGTH, self._row_bytes_max)
+        return connection
+
+    def _open_reader(self) -> apsw.Connection:
+        connection = open_file(self._path, self._busy_seconds)
+        connection.pragma("query_only", True)
+        return connection
+
+    def _write(self, connection: apsw.Connection, group: Sequence[Commit]) -> None:
+        _sqlite_commit.write_group(connection, group, self._clock)
