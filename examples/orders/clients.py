@@ -88,11 +88,9 @@ class Payments(_Participant):
 class Shipping(_Participant):
     """Sends parcels, and tells customers so."""
 
-    async def create(
-        self, order_id: str, reservation: Reservation, payment: Payment, pieces: int, caller: Caller
-    ) -> Shipment:
-        """Send the parcel; raise Reject when it is too big."""
-        body = {"order_id": order_id, **asdict(reservation), **asdict(payment), "pieces": pieces}
+    async def create(self, order_id: str, reservation: Reservation, payment: Payment, caller: Caller) -> Shipment:
+        """Send the parcel."""
+        body = {"order_id": order_id, **asdict(reservation), **asdict(payment)}
         return await self._ask("/shipments", body, caller, Shipment)
 
     async def confirm(self, order_id: str, shipment: Shipment, customer: str, caller: Caller) -> None:

@@ -41,6 +41,8 @@ class Ended:
     in_time: bool = True
     kills: list[Mapping[str, int]] = field(default_factory=list[Mapping[str, int]])
     """How many sagas stood where, at each kill."""
+    causes: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Why sagas were compensated, with how many for each cause."""
     met: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     """What the services met: `faults` on purpose, and repeats and late calls at the `guard`."""
 
@@ -107,6 +109,7 @@ class CrashRun:
             progress = await self._next(running)
             while progress.settled < progress.total:
                 progress = await self._next(running)
+            self._ended.causes = progress.causes
             await running.wait()
 
     async def _next(self, running: Child) -> Progress:

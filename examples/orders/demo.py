@@ -147,6 +147,7 @@ async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool)
             "orders": len(books.orders),
             "sagas": ends,
             "kills": ended.kills,
+            "causes": ended.causes,
             **ended.met,
             "mistakes": [str(mistake) for mistake in mistakes],
             "seconds": round(seconds, 1),
@@ -155,6 +156,8 @@ async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool)
     else:
         print(f"\nThe books after {seconds:.1f} s, {len(ended.kills)} kill(s), {numbers(ends)}\n")
         print(books_text(books, mistakes))
+        print("\n  not completed because of")
+        print("\n".join(f"    {count:4} {cause}" for cause, count in sorted(ended.causes.items())))
         print(f"\n  faults on purpose: {numbers(ended.met['faults'])}\n  guards: {numbers(ended.met['guard'])}")
     return 1 if mistakes or not ended.in_time else 0
 

@@ -30,6 +30,8 @@ class Progress(msgspec.Struct, frozen=True):
 
     total: int
     counts: dict[str, int]
+    causes: dict[str, int]
+    """Why the ones that did not complete did not."""
 
     @property
     def ended(self) -> int:

@@ -33,15 +33,13 @@ _ARTICLES_CENTS = {
     "VASE-TALL": 5225,
 }
 _CUSTOMERS = ("Ada", "Bo", "Chidi", "Dilara", "Emre", "Femke", "Goran", "Hana", "Ines", "Jun", "Kofi", "Lena")
-_DECLINED_SHARE, _BULKY_SHARE = 0.07, 0.05
+_DECLINED_SHARE = 0.07
 
 
 def make_order(number: int, chance: random.Random) -> Order:
-    """Make one order; a few have a card that is declined, a few are too big for one parcel."""
+    """Make one order; a few have a card that is declined."""
     skus = chance.sample(sorted(_ARTICLES_CENTS), chance.choice((1, 1, 2, 2, 3, 4)))
     pieces = [chance.choice((1, 1, 1, 2, 3)) for _ in skus]
-    if chance.random() < _BULKY_SHARE:
-        pieces[0] = chance.randint(21, 30)
     lines = tuple(
         Line(sku=sku, quantity=quantity, price_cents=_ARTICLES_CENTS[sku])
         for sku, quantity in zip(skus, pieces, strict=True)

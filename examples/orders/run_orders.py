@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from atone import Compensated, Completed, Failed, NeedsAttention, Orchestrator
+from atone import Compensated, Completed, Failed, NeedsAttention, Orchestrator, SagaStatus
 from examples.orders.audit import saga_id_of
 from examples.orders.children import when_stdin_closes
 from examples.orders.clients import Inventory, Payments, Shipping
@@ -26,7 +26,7 @@ from examples.orders.domain import Order
 from examples.orders.order_file import read_orders
 from examples.orders.saga import PlaceOrder
 
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 15.0
 _REPORT_EVERY_SECONDS = 0.1
 
 
@@ -45,12 +45,16 @@ async def run_orders(settings: argparse.Namespace) -> None:
 
 
 class _Run:
+    """Follows every order; at most so many at a time, in the order of the file."""
+
     def __init__(self, orchestrator: Orchestrator, orders: Sequence[Order], inflight: int) -> None:
         self._orchestrator, self._orders = orchestrator, orders
         self._places = asyncio.Semaphore(inflight)
-        self._counts = Counter(pending=len(orders))
+        self._counts = Counter({SagaStatus.PENDING.value: len(orders)})
+        self._causes: Counter[str] = Counter()
 
     async def run(self) -> None:
+        """Return when every saga is over, or waits for a person."""
         reporting = asyncio.create_task(self._report_for_ever())
         async with asyncio.TaskGroup() as group:
             for order in self._orders:
@@ -59,22 +63,18 @@ class _Run:
         self._report()
 
     async def _follow(self, order: Order) -> None:
+        shown = SagaStatus.PENDING
         async with self._places:
             handle = await self._orchestrator.start(PlaceOrder, order, saga_id=saga_id_of(order.id))
-            self._move("pending", "running")
+            async for progress in handle.watch():
+                self._counts[shown.value] -= 1
+                shown = progress.status
+                self._counts[shown.value] += 1
             match await handle.outcome():
+                case Compensated(cause) | NeedsAttention(cause=cause) | Failed(cause):
+                    self._causes[_kind_of(cause)] += 1
                 case Completed():
-                    self._move("running", "completed")
-                case Compensated():
-                    self._move("running", "compensated")
-                case NeedsAttention():
-                    self._move("running", "needs_attention")
-                case Failed():
-                    self._move("running", "failed")
-
-    def _move(self, before: str, after: str) -> None:
-        self._counts[before] -= 1
-        self._counts[after] += 1
+                    pass
 
     async def _report_for_ever(self) -> None:
         while True:
@@ -82,7 +82,13 @@ class _Run:
             await asyncio.sleep(_REPORT_EVERY_SECONDS)
 
     def _report(self) -> None:
-        print(msgspec.json.encode(Progress(len(self._orders), dict(self._counts))).decode(), flush=True)
+        progress = Progress(len(self._orders), dict(self._counts), dict(self._causes))
+        print(msgspec.json.encode(progress).decode(), flush=True)
+
+
+def _kind_of(cause: str) -> str:
+    """Return a cause without its particulars: the step and the first part of what it said."""
+    return ": ".join(cause.split(": ")[:2])
 
 
 def _stop_with_stdin() -> None:

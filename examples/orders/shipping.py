@@ -1,8 +1,8 @@
 """The shipping service: sends parcels, and tells customers so.
 
-Owns shipments and confirmations. A parcel on its way cannot be called back, so neither has an undo; what does not fit
-into one parcel is rejected. Nothing here guards against repeats (see `inventory`).
-Run as `python -m examples.orders.shipping --database FILE`.
+Owns shipments and confirmations. A parcel on its way cannot be called back, so neither has an undo; and because there
+is no way back, nothing is rejected here: what can be refused is refused before. Nothing here guards against repeats
+(see `inventory`). Run as `python -m examples.orders.shipping --database FILE`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import sqlite3
 
 import msgspec
 
-from examples.orders.domain import Name, Quantity, Shipment
-from examples.orders.participant import Rejected
+from examples.orders.domain import Name, Shipment
 from examples.orders.service import Action, command_line, serve
-
-PIECES_PER_PARCEL_MAX = 20
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS shipments (
@@ -41,7 +38,6 @@ class ShipForm(msgspec.Struct, frozen=True):
     order_id: Name
     reservation_id: str
     payment_id: str
-    pieces: Quantity
 
 
 class ConfirmForm(msgspec.Struct, frozen=True):
@@ -59,9 +55,7 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 def ship(connection: sqlite3.Connection, key: str, form: ShipForm) -> Shipment:
-    """Hand the parcel to the carrier, or reject what does not fit."""
-    if form.pieces > PIECES_PER_PARCEL_MAX:
-        raise Rejected(409, f"too big for one parcel: {form.pieces} pieces, at most {PIECES_PER_PARCEL_MAX}")
+    """Hand the parcel to the carrier."""
     connection.execute(
         "INSERT INTO shipments (action_key, order_id, reservation_id, payment_id) VALUES (?, ?, ?, ?)",
         (key, form.order_id, form.reservation_id, form.payment_id),

@@ -58,16 +58,6 @@ def test_an_empty_shelf_is_a_rejection(tmp_path: Path) -> None:
     with_saga("inventory", tmp_path, work)
 
 
-def test_a_parcel_too_big_is_a_rejection(tmp_path: Path) -> None:
-    """Nothing was sent, for sure: even the pivot turns back."""
-
-    async def work(saga: PlaceOrder, running: Service) -> None:
-        with pytest.raises(Reject, match="too big"):
-            await saga.create_shipment(call(BULKY), Reservation("r"), Payment("p"))
-
-    with_saga("shipping", tmp_path, work)
-
-
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
