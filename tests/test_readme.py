@@ -1,0 +1,122 @@
+"""The README's words and code are true: the promise word for word, and the order saga runs as printed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atone import Reject
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+PROMISE = (
+    "Atone calls every action at least once and journals each outcome. With Atone's barrier in the participant's own "
+    "transaction, every effect happens effectively once, and none after its compensation. With only an honoured "
+    "idempotency key, no effect happens twice, but a delayed call may still land after its compensation; Atone waits for "
+    "the attempt's hard deadline plus `late_grace` before it compensates an unknown step, and says so. A saga always ends "
+    "*completed*, *compensated*, or visibly *in need of attention*; never silently in between. Atone never says "
+    '"exactly-once delivery".'
+)
+
+
+class Services:
+    """All three participants in one object, with a log of what they were asked."""
+
+    def __init__(self, declined: bool) -> None:
+        self.declined = declined
+        self.log: list[str] = []
+
+    async def reserve(self, sku: str, *, key: str) -> str:
+        self.log.append("reserve")
+        return f"reservation of {sku}"
+
+    async def release(self, *, reservation_key: str, key: str) -> None:
+        assert reservation_key != key
+        self.log.append("release")
+
+    async def charge(self, cents: int, *, key: str) -> str:
+        self.log.append("charge")
+        if self.declined:
+            raise Reject("card declined")
+        return f"payment of {cents}"
+
+    async def refund(self, *, payment_key: str, key: str) -> None:
+        self.log.append("refund")
+
+    async def create(self, order: str, reservation: str, *, key: str) -> str:
+        self.log.append("create")
+        return f"shipment of {order}"
+
+    async def notify(self, shipment: str, *, key: str) -> None:
+        self.log.append("notify")
+
+
+def python_of(page: str) -> list[str]:
+    """Return the Python blocks of a page; a page without any is a mistake."""
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    return [str(block) for block in blocks]
+
+
+def imported(folder: Path, name: str, code: str) -> Any:
+    """Import a piece of text as a module."""
+    (folder / f"{name}.py").write_text(code, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("declined", "says", "log"),
+    [
+        (False, "shipped: shipment of 7", ["reserve", "charge", "create", "notify"]),
+        (True, "undone: process_payment: card declined", ["reserve", "charge", "release"]),
+    ],
+)
+def test_the_code_of_the_readme_runs_as_printed(
+    declined: bool, says: str, log: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block is executed as it stands, against services that log what they are asked."""
+    monkeypatch.chdir(tmp_path)
+    readme = imported(tmp_path, "readme_block", python_of(README)[0])
+    services = Services(declined)
+
+    said = asyncio.run(readme.place(readme.Order("7", "shoe", 4200), services, services, services))
+
+    assert said == says
+    assert services.log == log
+
+
+def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guide's blocks, one after the other, are one module; its last block runs what the others define."""
+    monkeypatch.chdir(tmp_path)
+    blocks = python_of((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
+
+    guide = imported(tmp_path, "guide_blocks", "\n\n".join(blocks))
+
+    assert asyncio.run(guide.main()) == ["completed", "compensated", "needs_attention", "compensated"]
+
+
+def test_the_promise_stands_word_for_word() -> None:
+    """Every word of the promise is in the README."""
+    quoted = " ".join(line.removeprefix(">").strip() for line in README.splitlines() if line.startswith(">"))
+    assert PROMISE in quoted
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_lead_to_files(page: str) -> None:
+    """A relative link in the front pages points to something that exists."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    missing = [to for to in re.findall(r"\]\(([^)#:]+)\)", text) if not (ROOT / to).exists()]
+    assert missing == []
