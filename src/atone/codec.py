@@ -51,6 +51,11 @@ class Refusal(ValueError):
     """A type's hook refuses a value; the text names types and fields only, so it is safe to show."""
 
 
+def is_sealed(data: bytes) -> bool:
+    """Tell whether a stored payload is encrypted."""
+    return data.startswith(_SEAL)
+
+
 class Encryption(Protocol):
     """Encrypt payloads at rest: bytes to bytes, authenticated.
 

@@ -1,7 +1,7 @@
 """From stored rows to a saga's state, for whoever only looks: no lease, no ownership.
 
-Owns the fold of rows, and finding one saga by its identity. Must not write. Used by the worker when it takes a saga over,
-by `Orchestrator` and by the command line.
+Owns the fold of rows, and finding one saga by its identity. Must not write. Used by the worker when it takes a saga
+over, by `Orchestrator` and by the command line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from atone._core.plan import Plan
 from atone._core.state import SagaState
 from atone._runtime.wire import decode_entries
 from atone.errors import CorruptJournal, UnknownSaga
-from atone.store import Query, Row, Store, Summary
+from atone.store import Loaded, Query, Row, Store, Summary
 
 
 class Turned(NamedTuple):
@@ -23,6 +23,33 @@ class Turned(NamedTuple):
     version: int
     at: float
     entries: tuple[Entry, ...]
+
+
+class Torn(NamedTuple):
+    """A journal row that is missing, can't be read, or does not fit what came before it."""
+
+    version: int
+    why: str
+
+
+class Glimpse(NamedTuple):
+    """A saga as far as it can be read: `journal` holds the rows that can.
+
+    `plan` and `state` are None if they can't be told; `plan_missing` or `torn` says why then.
+    """
+
+    summary: Summary
+    plan: Plan | None
+    plan_missing: str | None
+    state: SagaState | None
+    journal: tuple[Turned, ...]
+    torn: tuple[Torn, ...]
+
+    @property
+    def trouble(self) -> str | None:
+        """What can't be read, in words; None if everything can."""
+        told = [self.plan_missing or "", *(f"Journal row {row.version} {row.why}" for row in self.torn)]
+        return " ".join(part for part in told if part) or None
 
 
 class Found(NamedTuple):
@@ -44,7 +71,20 @@ def fold_rows(plan: Plan, rows: Sequence[Row]) -> SagaState:
 
 
 def _decoded(rows: Sequence[Row]) -> tuple[Turned, ...]:
-    return tuple(Turned(row.version, row.at, tuple(decode_entries(row.entries))) for row in rows)
+    return tuple(_decoded_row(row) for row in rows)
+
+
+def _decoded_row(row: Row) -> Turned:
+    try:
+        return Turned(row.version, row.at, tuple(decode_entries(row.entries)))
+    except CorruptJournal as wrong:
+        raise CorruptJournal(
+            f"Journal row {row.version} {_unreadable(wrong)} Restore it from a backup, then retry the saga."
+        ) from wrong
+
+
+def _unreadable(wrong: CorruptJournal) -> str:
+    return f"can't be read ({type(wrong.__cause__).__name__})."
 
 
 def _fold(plan: Plan, rows: Sequence[Turned]) -> SagaState:
@@ -76,14 +116,70 @@ async def read(store: Store, key: bytes) -> Found:
         UnknownSaga: There is none with this key.
         CorruptJournal: Its journal or its plan can't be read.
     """
+    loaded = await _load(store, key)
+    plan = _plan_of(loaded)
+    journal = _decoded(loaded.rows)
+    return Found(loaded.summary, plan, _fold(plan, journal), journal)
+
+
+async def glimpse(store: Store, key: bytes) -> Glimpse:
+    """Read one saga as far as it can be read; damage is told, not raised.
+
+    Raises:
+        UnknownSaga: There is none with this key.
+    """
+    loaded = await _load(store, key)
+    plan, plan_missing = None, None
+    try:
+        plan = _plan_of(loaded)
+    except CorruptJournal as wrong:
+        plan_missing = str(wrong)
+    journal, torn = _sifted(loaded.rows)
+    state = None
+    if plan is not None and not torn:
+        state, torn = _folded_or_torn(plan, journal)
+    return Glimpse(loaded.summary, plan, plan_missing, state, tuple(journal), tuple(torn))
+
+
+async def _load(store: Store, key: bytes) -> Loaded:
     loaded = (await store.load([key], with_plan=True))[0]
     if loaded is None:
         raise UnknownSaga("There is no such saga in this store; list the sagas to see what there is.")
+    return loaded
+
+
+def _plan_of(loaded: Loaded) -> Plan:
     if loaded.plan is None:
-        raise CorruptJournal(f"The plan of saga {loaded.summary.saga_id!r} is missing from the store; start a worker that has it.")
+        raise CorruptJournal(
+            f"The plan of saga {loaded.summary.saga_id!r} is missing from the store; start a worker that has it."
+        )
     try:
-        plan = Plan.from_json(loaded.plan)
+        return Plan.from_json(loaded.plan)
     except ValueError as wrong:
         raise CorruptJournal(str(wrong)) from wrong
-    journal = _decoded(loaded.rows)
-    return Found(loaded.summary, plan, _fold(plan, journal), journal)
+
+
+def _sifted(rows: Sequence[Row]) -> tuple[list[Turned], list[Torn]]:
+    """Return the rows that can be read, and those that can't or are missing."""
+    stored = {row.version: row for row in rows}
+    journal: list[Turned] = []
+    torn: list[Torn] = []
+    for version in range(1, max(stored, default=1) + 1):
+        if version not in stored:
+            torn.append(Torn(version, "is missing."))
+            continue
+        try:
+            journal.append(Turned(version, stored[version].at, tuple(decode_entries(stored[version].entries))))
+        except CorruptJournal as wrong:
+            torn.append(Torn(version, _unreadable(wrong)))
+    return journal, torn
+
+
+def _folded_or_torn(plan: Plan, journal: Sequence[Turned]) -> tuple[SagaState | None, list[Torn]]:
+    state: SagaState | None = None
+    for row in journal:
+        try:
+            state = fold(plan, state, row.entries)
+        except Unfoldable as wrong:
+            return None, [Torn(row.version, f"does not fit: {wrong}")]
+    return state, []

@@ -19,8 +19,8 @@ from atone._core.commands import Alert, AskCondition, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.journal import AttentionRaised, Entry, SagaParked
-from atone._core.state import SagaState, SagaStatus
-from atone._runtime.bound import BoundSaga, payload_context
+from atone._core.state import Request, SagaState, SagaStatus
+from atone._runtime.bound import BoundSaga, BoundStep, payload_context
 from atone._runtime.invoke import Attempt, Invoker, Stop, timed_out
 from atone._runtime.wire import encode_entries
 from atone.codec import describe
@@ -339,12 +339,11 @@ class Runner:
             self.tell(fact)
 
 
-def unfit_events(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfit]:
-    """Return the unanswered events whose payload is not of the type that their step declares."""
-    takers = {step.event_name: bound.steps[step.name] for step in bound.plan.steps}
+def unfit_requests(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfit]:
+    """Return the unanswered events and vouched results whose payload is not of the type that their step declares."""
     unfit: list[facts.RequestUnfit] = []
     for request in state.requests:
-        taker = takers.get(request.event) if request.kind == "event" and request.event else None
+        taker = _taker_of(bound, request)
         if taker is None:
             continue
         try:
@@ -352,3 +351,12 @@ def unfit_events(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfit]
         except PayloadError as error:
             unfit.append(facts.RequestUnfit(request.id, str(error)))
     return unfit
+
+
+def _taker_of(bound: BoundSaga, request: Request) -> BoundStep | None:
+    """Return the step that will read the request's payload, if there is one."""
+    if request.kind == "event" and request.event:
+        return next((bound.steps[step.name] for step in bound.plan.steps if step.event_name == request.event), None)
+    if request.kind == "resolve" and request.landed and request.payload is not None and request.step is not None:
+        return bound.steps.get(request.step)
+    return None

@@ -24,7 +24,7 @@ from atone._runtime.heartbeat import Heartbeat
 from atone._runtime.ids import CommitIds, new_saga_key, new_worker_id
 from atone._runtime.invoke import Invoker
 from atone._runtime.reader import fold_rows
-from atone._runtime.runner import Runner, unfit_events
+from atone._runtime.runner import Runner, unfit_requests
 from atone._runtime.wire import encode_entries
 from atone.clock import Clock, StoreTime
 from atone.errors import AtoneError, CorruptJournal, Shutdown, StoreError, StoreUnavailable, WorkerDead
@@ -379,7 +379,7 @@ class Worker:
         """Fold what was read and give it to the runner; a saga that can't be folded is parked, its neighbours go on."""
         try:
             state = fold_rows(runner.bound.plan, loaded.rows)
-            unfit = unfit_events(runner.bound, state)
+            unfit = unfit_requests(runner.bound, state)
         except CorruptJournal as broken:
             log.error("saga %s: %s", loaded.summary.saga_id, broken)
             runner.park(str(broken), max((row.version for row in loaded.rows), default=0))
