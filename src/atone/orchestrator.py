@@ -132,7 +132,7 @@ class Orchestrator:
         payload = bound.input_schema.encode(input, _input_context(*identity))
         if connection is not None:
             key = await self._start_within(bound, identity, payload, connection)
-            return Handle(self, bound, key, saga_id)
+            return Handle(self, bound, key, saga_id, committed=False)
         while True:
             key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload)
             if result is TurnResult.APPLIED:
@@ -360,6 +360,13 @@ class Orchestrator:
             return existing
         return turn.key
 
+    async def _refuse_uncommitted(self, key: bytes) -> None:
+        if not await self._store.find(Query(keys=(key,))):
+            raise UnknownSaga(
+                "The transaction that started this saga is not committed, and nothing runs before it is. "
+                "Commit it, then wait for the outcome."
+            )
+
     async def _ask(self, saga: type[Saga[Any]], saga_id: str, kind: str, **what: Any) -> Receipt:
         bound = self._bound_to(saga)
         receipt = await ask(self._store, self._tenant, bound.plan.name, saga_id, kind, **what)
@@ -394,8 +401,11 @@ class Orchestrator:
 class Handle(Generic[I]):
     """One saga that was started; holds no connection and may be thrown away."""
 
-    def __init__(self, orchestrator: Orchestrator, bound: BoundSaga, key: bytes, saga_id: str) -> None:
+    def __init__(
+        self, orchestrator: Orchestrator, bound: BoundSaga, key: bytes, saga_id: str, *, committed: bool = True
+    ) -> None:
         self._orchestrator = orchestrator
+        self._committed = committed
         self.bound = bound
         self.key = key
         self.saga_id = saga_id
@@ -410,7 +420,11 @@ class Handle(Generic[I]):
 
         Raises:
             OutcomeTimeout: `timeout` (seconds) ran out; the saga goes on.
+            UnknownSaga: The transaction that the saga was started in is not committed, so nothing will happen in it.
         """
+        if not self._committed:
+            await self._orchestrator._refuse_uncommitted(self.key)  # noqa: SLF001 - one room, two classes
+            self._committed = True
         state = await self._orchestrator._wait(self.key, timeout)  # noqa: SLF001 - one room, two classes
         return outcome_of(self.bound, state)
 
