@@ -6,20 +6,23 @@ never import each other. Called by the orchestrator and the command line; whoeve
 
 from __future__ import annotations
 
-from atone.errors import StoreError
+from pathlib import Path
+
+from atone.errors import StoreError, StoreUnavailable
 from atone.store import Store
 
 _SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db or memory://"
 
 
-def open_store(url: str, *, allow_volatile: bool = False) -> Store:
+def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = False) -> Store:
     """Return the store that `url` names, not opened yet: `async with open_store(url) as store`.
 
     `sqlite:///orders.db` is relative to the working directory, `sqlite:////var/lib/orders.db` is absolute. `memory://`
-    forgets everything with the process, so it wants `allow_volatile=True`.
+    forgets everything with the process, so it wants `allow_volatile=True`. With `must_exist` a look makes no new store.
 
     Raises:
         VolatileStore: The URL names the memory store and `allow_volatile` is not set.
+        StoreUnavailable: `must_exist` is set, and there is no file.
         StoreError: The URL names no store that this version has.
     """
     scheme, separator, rest = url.partition("://")
@@ -27,7 +30,7 @@ def open_store(url: str, *, allow_volatile: bool = False) -> Store:
         raise StoreError(f"{url!r} is no store URL. Write one of {_SCHEMES}.")
     match scheme:
         case "sqlite":
-            return _sqlite(url, rest)
+            return _sqlite(url, rest, must_exist)
         case "memory":
             from atone.stores.memory import MemoryStore
 
@@ -41,7 +44,7 @@ def open_store(url: str, *, allow_volatile: bool = False) -> Store:
             raise StoreError(f"No store is called {scheme!r}. Write one of {_SCHEMES}.")
 
 
-def _sqlite(url: str, rest: str) -> Store:
+def _sqlite(url: str, rest: str, must_exist: bool) -> Store:
     from atone.stores.sqlite import SqliteStore
 
     path = rest.removeprefix("/")
@@ -49,6 +52,14 @@ def _sqlite(url: str, rest: str) -> Store:
         raise StoreError(f"{url!r} names no file. Write one of {_SCHEMES}; mind the number of slashes.")
     if path == ":memory:":
         raise StoreError(
-            "SQLite in memory would be lost with the process. Name a file, or ask for memory:// with allow_volatile=True."
+            "SQLite in memory would be lost with the process. "
+            "Name a file, or ask for memory:// with allow_volatile=True."
         )
+    if must_exist and not _holds_something(Path(path)):
+        where = Path(path).absolute()
+        raise StoreUnavailable(f"There is no store at {where}. Check the path; an orchestrator makes the file.")
     return SqliteStore(path)
+
+
+def _holds_something(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
