@@ -54,9 +54,18 @@ def not_before(plan: Plan, step: StepPlan, state: StepState) -> float:
     return state.quiet_at + plan.late_grace_seconds
 
 
-def retry_compensation(draft: Draft, name: str, delay: float | None) -> None:
-    """Schedule the undo's next attempt, or give it up; `delay` overrides its back-off, in seconds."""
+def retry_compensation(draft: Draft, name: str, delay: float | None, *, counted: bool = True) -> None:
+    """Schedule the undo's next attempt, or give it up; `delay` overrides its back-off, in seconds.
+
+    `counted` is False for an attempt that ended with its process: it uses up neither attempts nor the deadline.
+    """
     step, state = draft.at(name)
+    if state.status is StepStatus.COMPENSATION_FAILED:
+        # Given up while it ran, because the action landed meanwhile: a person decides.
+        return
+    if not counted:
+        draft.record(RetryScheduled(name, Operation.COMPENSATION, draft.now))
+        return
     failed = state.compensation.failed
     wait = draft.backoff(step.compensation_retry, failed, name, Operation.COMPENSATION) if delay is None else delay
     due_at = draft.now + wait

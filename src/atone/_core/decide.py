@@ -100,8 +100,7 @@ def _succeeded(draft: Draft, fact: facts.Succeeded) -> None:
         result = b"null" if fact.operation is Operation.COMPENSATION else fact.result
         draft.record(AttemptSucceeded(fact.step, fact.operation, fact.attempt, result))
     elif fact.operation is Operation.ACTION and _is_news(state, fact.attempt):
-        draft.record(LateSuccess(fact.step, fact.attempt, fact.result))
-        _resume_if_helped(draft)
+        _landed_late(draft, fact)
 
 
 def _is_news(state: StepState, attempt: int) -> bool:
@@ -109,14 +108,28 @@ def _is_news(state: StepState, attempt: int) -> bool:
     return 0 < attempt <= state.action.started and state.result is None
 
 
+def _landed_late(draft: Draft, fact: facts.Succeeded) -> None:
+    step, state = draft.at(fact.step)
+    draft.record(LateSuccess(fact.step, fact.attempt, fact.result))
+    if not draft.saga.is_backward:
+        _resume_if_helped(draft)
+    elif step.role is not Role.COMPENSATABLE:
+        draft.record(AttentionRaised(fact.step, "it landed after all, and the saga had turned back"))
+    elif state.compensation.started > 0 and state.waived is None and not step.barrier:
+        # Nobody can say which came first. Behind a barrier the action did, or it would have been refused.
+        draft.record(CompensationGaveUp(fact.step, "the action was seen to land after its compensation had begun"))
+
+
 def _resume_if_helped(draft: Draft) -> None:
     saga = draft.saga
-    if (
-        saga.status is SagaStatus.NEEDS_ATTENTION
-        and all(step.attention is None for step in saga.steps)
-        and not saga.broken
-    ):
+    is_helped = saga.broken is None and all(step.attention is None for step in saga.steps)
+    if saga.status is SagaStatus.NEEDS_ATTENTION and is_helped:
         draft.record(SagaResumed())
+
+
+def _needs_nothing(draft: Draft, name: str) -> bool:
+    """Whether the end of a call forward asks for nothing: the saga turned back, or an earlier attempt landed late."""
+    return draft.saga.is_backward or draft.at(name)[1].status is StepStatus.SUCCEEDED
 
 
 def _rejected(draft: Draft, fact: facts.Rejected) -> None:
@@ -126,12 +139,12 @@ def _rejected(draft: Draft, fact: facts.Rejected) -> None:
     draft.record(AttemptRejected(fact.step, fact.operation, fact.attempt, fact.problem))
     if fact.operation is Operation.COMPENSATION:
         draft.record(CompensationGaveUp(fact.step, f"its compensation was rejected: {fact.problem}"))
-    elif draft.saga.is_backward:
+    elif _needs_nothing(draft, fact.step):
         return
     elif fact.operation is Operation.PROBE:
         _probe_failed(draft, fact.step)
     elif step.role is Role.RETRIABLE:
-        repeat_or_give_up(draft, fact.step)
+        repeat_or_give_up(draft, fact.step, surely_absent=not state.doubt)
     elif step.role is Role.PIVOT and state.doubt:
         # A rejection clears its own attempt only; an earlier one may have landed, so the pivot is not turned back.
         settle_unknown(draft, fact.step)
@@ -146,7 +159,7 @@ def _came_to_nothing(draft: Draft, fact: facts.CameToNothing) -> None:
     draft.record(AttemptUnknown(fact.step, fact.operation, fact.attempt, fact.problem))
     if fact.operation is Operation.COMPENSATION:
         retry_compensation(draft, fact.step, fact.retry_after)
-    elif draft.saga.is_backward:
+    elif _needs_nothing(draft, fact.step):
         return
     elif fact.operation is Operation.PROBE:
         _probe_failed(draft, fact.step)
@@ -186,9 +199,11 @@ def _interrupted(draft: Draft, fact: facts.Interrupted) -> None:
 def _again(draft: Draft, name: str, operation: Operation, too_often: str | None) -> None:
     """Repeat at once what ended without an answer, or call a person if that has happened too often."""
     if operation is Operation.COMPENSATION:
-        gave_up = CompensationGaveUp(name, too_often) if too_often else None
-        draft.record(gave_up or RetryScheduled(name, operation, draft.now))
-    elif draft.saga.is_backward:
+        if too_often:
+            draft.record(CompensationGaveUp(name, too_often))
+        else:
+            retry_compensation(draft, name, 0.0, counted=False)
+    elif _needs_nothing(draft, name):
         return
     elif too_often:
         draft.record(AttentionRaised(name, too_often))
@@ -205,7 +220,7 @@ def _impossible(draft: Draft, fact: facts.Impossible) -> None:
     draft.record(AttemptImpossible(fact.step, fact.operation, fact.attempt, fact.problem))
     if fact.operation is Operation.COMPENSATION:
         draft.record(CompensationGaveUp(fact.step, f"its compensation can't be called: {fact.problem}"))
-    elif not draft.saga.is_backward:
+    elif not _needs_nothing(draft, fact.step):
         draft.record(AttentionRaised(fact.step, f"it can't be called: {fact.problem}"))
 
 
@@ -214,7 +229,7 @@ def _probed(draft: Draft, fact: facts.Probed) -> None:
     if not _is_open(state, Operation.PROBE, fact.attempt):
         return
     draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))
-    if fact.answer is not Landed.LANDED and not draft.saga.is_backward:
+    if not _needs_nothing(draft, fact.step):
         repeat_or_give_up(draft, fact.step, surely_absent=fact.answer is Landed.NOT_LANDED)
 
 

@@ -10,9 +10,16 @@ from atone._core.commands import Alert, AskCondition, Call, Command, Decision, F
 from atone._core.facts import Operation
 from atone._core.journal import AttemptStarted, Entry, SagaEnded, SagaParked, apply
 from atone._core.keys import idempotency_key
-from atone._core.plan import Plan, StepPlan
+from atone._core.plan import Plan, Role, StepPlan
 from atone._core.retry import Retry, delay_seconds
 from atone._core.state import SagaState, SagaStatus, StepState
+
+
+def action_end(step: StepPlan, state: StepState, now: float) -> float | None:
+    """Return when the deadline over all attempts of a step's action passes; a step after the pivot has none."""
+    if step.deadline_seconds is None or step.role is Role.RETRIABLE:
+        return None
+    return (now if state.began_at is None else state.began_at) + step.deadline_seconds
 
 
 class Draft:
@@ -50,7 +57,9 @@ class Draft:
             self.wake(self.now)
             return
         if operation is Operation.ACTION:
+            end = action_end(step, state, self.now)
             attempt, deadline = state.action.started + 1, self.now + step.timeout_seconds
+            deadline = deadline if end is None else min(deadline, end)
         elif operation is Operation.PROBE:
             attempt, deadline = state.probe.started + 1, self.now + step.probe_timeout_seconds
         else:

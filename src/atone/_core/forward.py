@@ -6,7 +6,7 @@ person; going backward it is undone. Past the pivot there is no way back.
 
 from __future__ import annotations
 
-from atone._core.draft import Draft
+from atone._core.draft import Draft, action_end
 from atone._core.facts import Operation
 from atone._core.journal import (
     AttentionRaised,
@@ -45,12 +45,15 @@ def pivot_begun(plan: Plan, saga: SagaState) -> bool:
 
 
 def rollback_list(plan: Plan, saga: SagaState) -> tuple[str, ...]:
-    """Return the steps to undo, newest first: those that had their effect or may have had it, and are not under way."""
+    """Return the steps to undo, newest first: those that had their effect or may have had it.
+
+    One that is under way for the first time joins the list when it ends, if it may have landed then.
+    """
     pairs = zip(reversed(plan.steps), reversed(saga.steps), strict=True)
     return tuple(
         step.name
         for step, state in pairs
-        if step.has_compensation and state.open is None and (state.doubt or state.status is StepStatus.SUCCEEDED)
+        if step.has_compensation and (state.doubt or state.status is StepStatus.SUCCEEDED)
     )
 
 
@@ -58,6 +61,8 @@ def turn_back(draft: Draft, cause: Cause) -> None:
     """Decide the direction, once: the cause and the rollback list in one entry."""
     if draft.saga.is_backward or pivot_begun(draft.plan, draft.saga):
         raise AssertionError(f"saga {draft.saga.saga_id!r} can't turn back now: {cause}")
+    # Nothing that the way forward waited for counts any more.
+    draft.wake_at = None
     seconds = draft.plan.rollback_deadline_seconds
     deadline = None if seconds is None else draft.now + seconds
     draft.record(DirectionDecided(cause, rollback_list(draft.plan, draft.saga), deadline))
@@ -67,11 +72,22 @@ def settle_unknown(
     draft: Draft, name: str, *, delay: float | None = None, repeatable: bool = True, counted: bool = True
 ) -> None:
     """Resolve an attempt that ended without an answer: probe first, else repeat, else give up."""
-    step, _ = draft.at(name)
+    step, state = draft.at(name)
     if step.has_probe:
-        draft.record(RetryScheduled(name, Operation.PROBE, draft.now))
+        draft.record(RetryScheduled(name, Operation.PROBE, probe_at(draft, step, state, delay or 0.0)))
     else:
         repeat_or_give_up(draft, name, delay=delay, repeatable=repeatable, counted=counted)
+
+
+def probe_at(draft: Draft, step: StepPlan, state: StepState, delay: float) -> float:
+    """Return when to ask: not before the participant wants to be called again.
+
+    Nothing recognises a repeat of an at-most-once step, so there "it did not land" must mean "and it never will".
+    """
+    ask_at = draft.now + delay
+    if step.at_most_once and not step.barrier:
+        return max(ask_at, state.quiet_at + draft.plan.late_grace_seconds)
+    return ask_at
 
 
 def repeat_or_give_up(
@@ -99,18 +115,22 @@ def repeat_or_give_up(
     for_ever = step.role is Role.RETRIABLE
     if repeatable and (for_ever or not _is_exhausted(step, state, due_at, counted)):
         draft.record(RetryScheduled(name, Operation.ACTION, due_at))
-    elif step.role is Role.COMPENSATABLE:
-        draft.record(StepGaveUp(name))
-        turn_back(draft, Cause("failure", name, _last_words(state)))
     else:
-        draft.record(AttentionRaised(name, f"unknown after {state.action.started} attempts: {_last_words(state)}"))
+        _give_up(draft, step, state)
+
+
+def _give_up(draft: Draft, step: StepPlan, state: StepState) -> None:
+    if step.role is Role.COMPENSATABLE:
+        draft.record(StepGaveUp(step.name))
+        turn_back(draft, Cause("failure", step.name, _last_words(state)))
+    else:
+        draft.record(AttentionRaised(step.name, f"unknown after {state.action.started} attempts: {_last_words(state)}"))
 
 
 def _is_exhausted(step: StepPlan, state: StepState, due_at: float, counted: bool) -> bool:
     too_many = counted and state.action.failed >= step.retry.attempts
-    began = due_at if state.began_at is None else state.began_at
-    too_late = step.deadline_seconds is not None and due_at > began + step.deadline_seconds
-    return too_many or too_late
+    end = action_end(step, state, due_at)
+    return too_many or (end is not None and due_at >= end)
 
 
 def _leave_unknown(draft: Draft, step: StepPlan) -> None:
@@ -151,7 +171,7 @@ def _one_pass(draft: Draft) -> bool:
             _start_if_due(draft, step, state)
         else:
             moved |= _look_at_wait(draft, step, state)
-        if draft.saga.is_backward:
+        if draft.saga.is_backward or draft.at(step.name)[1].attention is not None:
             return False
     return moved
 
@@ -170,10 +190,13 @@ def _begin_step(draft: Draft, step: StepPlan, state: StepState) -> bool:
 def _start_if_due(draft: Draft, step: StepPlan, state: StepState) -> None:
     if state.due is None or state.due_at is None:
         raise AssertionError(f"step {step.name!r} is neither due nor waiting: {state}")
-    if state.due_at <= draft.now:
-        draft.start(step, state, state.due)
-    else:
+    end = action_end(step, state, draft.now)
+    if state.due_at > draft.now:
         draft.wake(state.due_at)
+    elif state.due is Operation.ACTION and end is not None and end <= draft.now:
+        _give_up(draft, step, state)
+    else:
+        draft.start(step, state, state.due)
 
 
 def _look_at_wait(draft: Draft, step: StepPlan, state: StepState) -> bool:

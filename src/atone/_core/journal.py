@@ -275,9 +275,12 @@ def apply(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
         # Every type in _ON_STEP has a step; the look-up above is what told.
         at = plan.index[cast("AttemptStarted", entry).step]
         steps = saga.steps
+        step = by_step(steps[at], entry, saga.is_backward)
+        if step.result is not None and type(entry) in _ENDS and not saga.is_backward:
+            step = _as_known(step)
         return saga._replace(
             status=_RUNS_NOW.get(saga.status, saga.status) if type(entry) in _RUNS else saga.status,
-            steps=(*steps[:at], by_step(steps[at], entry, saga.is_backward), *steps[at + 1 :]),
+            steps=(*steps[:at], step, *steps[at + 1 :]),
             rollback=_joined(plan, saga, at, entry),
         )
     except KeyError as missing:
@@ -310,7 +313,7 @@ def _joined(plan: Plan, saga: SagaState, at: int, entry: Entry) -> tuple[str, ..
         return saga.rollback
     if type(entry) in _WITHOUT_EFFECT and not saga.steps[at].doubt:
         return saga.rollback
-    return (name, *saga.rollback)
+    return tuple(sorted((name, *saga.rollback), key=plan.index.__getitem__, reverse=True))
 
 
 def _on_started(step: StepState, entry: AttemptStarted, backward: bool) -> StepState:
@@ -329,10 +332,16 @@ def _on_started(step: StepState, entry: AttemptStarted, backward: bool) -> StepS
 
 def _on_succeeded(step: StepState, entry: AttemptSucceeded, backward: bool) -> StepState:
     if entry.operation is Operation.COMPENSATION:
-        return step._replace(status=StepStatus.COMPENSATED, open=None, due=None, due_at=None)
-    return step._replace(
-        status=StepStatus.SUCCEEDED, open=None, result=entry.result, due=None, due_at=None, attention=None
-    )
+        # What was given up while it ran stays given up: its action landed meanwhile, so somebody has to look.
+        gave_up = step.status is StepStatus.COMPENSATION_FAILED
+        status = step.status if gave_up else StepStatus.COMPENSATED
+        return step._replace(status=status, open=None, due=None, due_at=None)
+    return _as_known(step._replace(open=None, result=entry.result))
+
+
+def _as_known(step: StepState) -> StepState:
+    """Return a step whose result is known: nothing more is due, whatever its last attempt came to."""
+    return step._replace(status=StepStatus.SUCCEEDED, due=None, due_at=None, attention=None)
 
 
 def _on_rejected(step: StepState, entry: AttemptRejected, backward: bool) -> StepState:
@@ -365,21 +374,17 @@ def _on_impossible(step: StepState, entry: AttemptImpossible, backward: bool) ->
 
 
 def _on_late(step: StepState, entry: LateSuccess, backward: bool) -> StepState:
-    if step.status is StepStatus.COMPENSATED:
-        why = "the action landed after its compensation"
-        return step._replace(status=StepStatus.COMPENSATION_FAILED, result=entry.result, attention=why)
-    if backward or step.open is not None:
-        return step._replace(result=entry.result)
-    return step._replace(status=StepStatus.SUCCEEDED, result=entry.result, due=None, due_at=None, attention=None)
+    known = step._replace(result=entry.result)
+    if step.open is not None or step.compensation.started > 0 or step.waived is not None:
+        return known
+    return _as_known(known)
 
 
 def _on_probed(step: StepState, entry: ProbeAnswered, backward: bool) -> StepState:
     counted = step._replace(open=None, probe=Tries(step.probe.started))
     if entry.answer is not Landed.LANDED:
         return counted
-    if backward:
-        return counted._replace(result=entry.result)
-    return counted._replace(status=StepStatus.SUCCEEDED, result=entry.result, due=None, due_at=None, attention=None)
+    return _as_known(counted._replace(result=entry.result))
 
 
 def _on_scheduled(step: StepState, entry: RetryScheduled, backward: bool) -> StepState:
@@ -472,6 +477,7 @@ def _direction(plan: Plan, saga: SagaState, entry: DirectionDecided) -> SagaStat
         rollback=entry.rollback,
         rollback_deadline=entry.rollback_deadline,
         steps=tuple(_turned(step) for step in saga.steps),
+        broken=None,
     )
 
 
@@ -557,5 +563,6 @@ _ON_SAGA: dict[type, Callable[[Plan, SagaState, Any], SagaState]] = {
 }
 _RUNS = frozenset({AttemptStarted, WaitStarted, ConditionAnswered})
 _RUNS_NOW = {SagaStatus.PENDING: SagaStatus.RUNNING}
+_ENDS = frozenset({AttemptRejected, AttemptUnknown, AttemptLost, AttemptInterrupted, AttemptImpossible, ProbeAnswered})
 _WITHOUT_EFFECT = frozenset({AttemptRejected, AttemptImpossible})
 _MAY_JOIN = _WITHOUT_EFFECT | {AttemptSucceeded, AttemptUnknown, AttemptLost, AttemptInterrupted, LateSuccess}

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from atone._core.draft import Draft
 from atone._core.facts import Operation
-from atone._core.forward import pivot_begun, turn_back
+from atone._core.forward import pivot_begun, probe_at, turn_back
 from atone._core.journal import RequestAnswered, SagaEnded, SagaResumed, StepReset, StepResolved, StepWaived
 from atone._core.plan import Does, Role, StepPlan
 from atone._core.state import Cause, Request, SagaStatus, StepState, StepStatus
@@ -36,6 +36,9 @@ def _answer(draft: Draft, request: Request) -> bool:
     if answer is None:
         return False
     draft.record(RequestAnswered(request.id, *answer))
+    if draft.saga.status.is_final:
+        for other in draft.saga.requests:
+            draft.record(RequestAnswered(other.id, "too_late", "the saga has ended"))
     return True
 
 
@@ -90,16 +93,24 @@ def _retry(draft: Draft, request: Request) -> Answer:
     names = [request.step] if request.step is not None else _troubled(draft)
     if any(name not in draft.plan.index for name in names):
         return "refused", f"there is no step {request.step!r}"
-    ready = [name for name in names if _may_retry(draft, draft.at(name)[1])]
+    ready = [name for name in names if _may_retry(draft, *draft.at(name))]
     if not ready:
         return "refused", "nothing there waits for a retry or needs attention"
     for name in ready:
-        _, state = draft.at(name)
-        undo = draft.saga.is_backward
-        operation = Operation.COMPENSATION if undo else state.due or Operation.ACTION
-        draft.record(StepReset(name, operation, draft.now))
+        step, state = draft.at(name)
+        draft.record(StepReset(name, *_next_try(draft, step, state, request.landed is False)))
     _resume(draft)
     return "applied", ""
+
+
+def _next_try(draft: Draft, step: StepPlan, state: StepState, is_vouched: bool) -> tuple[Operation, float]:
+    """Return what another round begins with; a step in doubt is asked first, unless a person says it did not land."""
+    if draft.saga.is_backward:
+        return Operation.COMPENSATION, draft.now
+    asks_first = state.due is Operation.PROBE or (state.due is None and step.has_probe and state.doubt)
+    if asks_first and not is_vouched:
+        return Operation.PROBE, probe_at(draft, step, state, 0.0)
+    return Operation.ACTION, draft.now
 
 
 def _troubled(draft: Draft) -> list[str]:
@@ -107,8 +118,10 @@ def _troubled(draft: Draft) -> list[str]:
     return [step.name for step, state in pairs if state.attention is not None or state.due is not None]
 
 
-def _may_retry(draft: Draft, state: StepState) -> bool:
+def _may_retry(draft: Draft, step: StepPlan, state: StepState) -> bool:
     if state.open is not None or state.waived is not None:
+        return False
+    if draft.saga.is_backward and step.name not in draft.saga.rollback:
         return False
     return state.attention is not None or state.due is not None
 
@@ -123,7 +136,9 @@ def _resolve(draft: Draft, request: Request) -> Answer:
         return _resolve_undo(draft, step, state, request.landed)
     if step.does is not Does.ACTION or state.action.started == 0:
         return "refused", "it was never called, so there is nothing to vouch for; use retry or skip"
-    if not state.doubt and state.attention is None:
+    is_known = state.status is StepStatus.SUCCEEDED or state.result is not None
+    is_passed = state.is_over and not draft.saga.is_backward
+    if is_known or is_passed or (not state.doubt and state.attention is None):
         return "refused", "its outcome is not in doubt"
     if request.landed and request.payload is None:
         return "refused", "give the result that the action returned"
@@ -162,7 +177,7 @@ def _skip(draft: Draft, request: Request) -> Answer:
 
 
 def _no_skip_back(draft: Draft, step: StepPlan, state: StepState) -> str | None:
-    if step.name not in draft.saga.rollback:
+    if step.name not in draft.saga.rollback and state.attention is None:
         return "it is not to be undone"
     if state.status is StepStatus.COMPENSATED or state.waived is not None:
         return "its compensation is settled"

@@ -1,0 +1,162 @@
+"""What must hold in every world that a saga can get into, whatever went wrong: the promise, as checks.
+
+Owns the judgement of one step of the model; each check names the rule that it stands for. Must not call `decide`.
+Called by `explore.py`, for random walks and for exhaustive search alike.
+"""
+
+from __future__ import annotations
+
+from atone._core.commands import AskCondition, Call, Decision
+from atone._core.journal import (
+    AttemptStarted,
+    DirectionDecided,
+    Entry,
+    SagaEnded,
+    apply,
+    fold,
+)
+from atone._core.plan import Does, Plan, Role, StepPlan
+from atone._core.state import SagaState, SagaStatus, StepState, StepStatus
+from tests.core.world import COMPENSATION, Model, Participant, Taken, World
+
+
+class Broken(AssertionError):
+    """A rule does not hold."""
+
+
+def check(model: Model, before: World | None, taken: Taken) -> None:
+    """Judge one choice and what it led to."""
+    for saga, decision in taken.decisions:
+        _decision(model.plan, saga, decision)
+    if before is not None and before.saga.status.is_final:
+        _rule(taken.world.saga is before.saga or taken.world.saga == before.saga, "a final saga was changed")
+    _effects(model, taken.world)
+    if taken.world.saga.status.is_final:
+        _truth(model, taken.world)
+
+
+def _rule(holds: bool, what: str) -> None:
+    if not holds:
+        raise Broken(what)
+
+
+def _decision(plan: Plan, saga: SagaState | None, decision: Decision) -> None:
+    if decision.entries:
+        _rule(fold(plan, saga, decision.entries) == decision.saga, "memory and journal disagree")
+    else:
+        _rule(decision.saga == saga, "a change without an entry")
+    folded = saga
+    for entry in decision.entries:
+        if folded is not None:
+            _entry(plan, folded, entry)
+        folded = apply(plan, folded, entry)
+    _commands(decision)
+    for step, state in zip(plan.steps, decision.saga.steps, strict=True):
+        _bounds(plan, step, state)
+
+
+def _entry(plan: Plan, saga: SagaState, entry: Entry) -> None:
+    _rule(not saga.status.is_final or type(entry).__name__ == "RequestAnswered", "something happened after the end")
+    if type(entry) is AttemptStarted:
+        _intent(plan, saga, entry)
+    elif type(entry) is DirectionDecided:
+        _rule(not saga.is_backward, "the direction was decided twice")
+        _rule(all(state.compensation.started == 0 for state in saga.steps), "an undo came before the decision")
+    elif type(entry) is SagaEnded and entry.status is SagaStatus.COMPENSATED:
+        _rule(
+            all(state.status is not StepStatus.COMPENSATION_FAILED for state in saga.steps),
+            "a failed undo was forgotten",
+        )
+
+
+def _intent(plan: Plan, saga: SagaState, entry: AttemptStarted) -> None:
+    at = plan.index[entry.step]
+    state = saga.steps[at]
+    _rule(state.open is None, f"two attempts of {entry.step} at once")
+    if entry.operation is not COMPENSATION:
+        _rule(not saga.is_backward, "a step was called forward after the turn")
+        _rule(
+            state.status not in (StepStatus.SUCCEEDED, StepStatus.SKIPPED), f"{entry.step} was called when it was over"
+        )
+        _rule(all(saga.steps[prior].is_over for prior in plan.predecessors[at]), f"{entry.step} began before its turn")
+        if plan.pivot == at:
+            _rule(
+                all(request.kind != "cancel" for request in saga.requests) or state.doubt, "the pivot overtook a cancel"
+            )
+        return
+    _rule(saga.is_backward and entry.step in saga.rollback, f"{entry.step} was undone without a decision")
+    _rule(all(one.open is None or one.open.operation is COMPENSATION for one in saga.steps), "undone while a call ran")
+    for later in plan.descendants[at]:
+        behind = saga.steps[later]
+        settled = behind.status in (StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED) or behind.waived is not None
+        cleared = not behind.doubt and behind.result is None
+        _rule(
+            plan.steps[later].name not in saga.rollback or settled or cleared, f"{entry.step} was undone out of order"
+        )
+    failed = any(one.status is StepStatus.COMPENSATION_FAILED and one.waived is None for one in saga.steps)
+    _rule(plan.on_compensation_failure != "halt" or not failed, "the rollback went on after a halt")
+
+
+def _commands(decision: Decision) -> None:
+    intents = {
+        (entry.step, entry.operation, entry.attempt) for entry in decision.entries if type(entry) is AttemptStarted
+    }
+    calls = {(one.step, one.operation, one.attempt) for one in decision.commands if isinstance(one, Call)}
+    saga = decision.saga
+    _rule(calls == intents, "calls and intents differ")
+    open_attempts = [state.open for state in saga.steps if state.open is not None]
+    asks = any(isinstance(one, AskCondition) for one in decision.commands)
+    if saga.status.is_final:
+        return
+    if saga.status is SagaStatus.NEEDS_ATTENTION:
+        _rule(not open_attempts, "parked while a call ran")
+        _rule(any(state.attention for state in saga.steps) or saga.broken is not None, "parked for nothing")
+        return
+    _rule(decision.idle == (not open_attempts and not asks), "idle is not what it says")
+    _rule(not decision.idle or decision.wake_at is not None, "it waits for nothing")
+
+
+def _bounds(plan: Plan, step: StepPlan, state: StepState) -> None:
+    if step.role is not Role.RETRIABLE:
+        _rule(state.action.failed <= step.retry.attempts, f"{step.name} was tried too often")
+    _rule(state.compensation.failed <= step.compensation_retry.attempts, f"{step.name} was undone too often")
+    _rule(state.probe.failed <= step.probe_retry.attempts, f"{step.name} was probed too often")
+    for tries in (state.action, state.compensation, state.probe):
+        _rule(tries.lost <= plan.recoveries_max + 1, f"{step.name} killed too many processes")
+
+
+def _effects(model: Model, world: World) -> None:
+    plan, saga = model.plan, world.saga
+    for step, participant in zip(plan.steps, world.participants, strict=True):
+        _rule(participant.landed <= 1 or step.name in world.forced, f"the effect of {step.name} came twice")
+    if plan.pivot is not None and world.participants[plan.pivot].standing:
+        vouched = saga.cause is not None and saga.cause.trigger == "operator"
+        _rule(not saga.is_backward or vouched, "turned back although the point of no return had landed")
+
+
+def _truth(model: Model, world: World) -> None:
+    status = world.saga.status
+    for step, state, there in zip(model.plan.steps, world.saga.steps, world.participants, strict=True):
+        if step.does is Does.ACTION and step.name not in world.forced | world.misjudged:
+            if status is SagaStatus.COMPLETED:
+                _completed(step, state, there)
+            elif status is SagaStatus.COMPENSATED:
+                _compensated(step, there)
+    if status is SagaStatus.FAILED:
+        ended = world.saga.ended_because or ""
+        _rule("terminated by" in ended or "skipped by" in ended, "failed without a person's word")
+
+
+def _completed(step: StepPlan, state: StepState, there: Participant) -> None:
+    if state.status is StepStatus.SUCCEEDED:
+        _rule(there.standing == 1, f"completed, but {step.name} has {there.standing} effects")
+    else:
+        _rule(state.status is StepStatus.SKIPPED, f"completed, but {step.name} is {state.status}")
+        _rule(there.landed == 0 or state.action.started > 0, f"completed, but {step.name} landed without a call")
+
+
+def _compensated(step: StepPlan, there: Participant) -> None:
+    if step.has_compensation or step.role is Role.PIVOT:
+        _rule(there.standing == 0, f"compensated, but {step.name} stands")
+    if step.role is not Role.COMPENSATABLE:
+        _rule(there.landed == 0, f"compensated, but {step.name} landed")
