@@ -55,8 +55,8 @@ def header(cls: type, root: type, said: Mapping[str, Any]) -> None:
         )
     for option in ("deadline", "rollback_deadline"):
         duration(saga, option, said[option])
-    if said["late_grace"] != 0:
-        duration(saga, "late_grace", said["late_grace"])
+    if said["late_grace"] not in (0, timedelta(0)) and duration(saga, "late_grace", said["late_grace"]) is None:
+        raise DefinitionError(f"{saga}: late_grace=None says nothing. Write seconds, or leave it out.")
     _one_of(saga, "on_compensation_failure", said["on_compensation_failure"], ("continue", "halt"))
 
 
