@@ -6,14 +6,14 @@ Called by the adapter, in the writer thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
 from atone.store import Claimed, Lease, StoredPlan
-from atone.stores._sqlite_commit import dead, is_alive, writing
+from atone.stores._sqlite_group import dead, is_alive
 
 _UNCLAIMABLE_MAX = 1000
 _EARLY_MAX = 1000
@@ -60,44 +60,40 @@ class Wish(NamedTuple):
 
 def renew(
     connection: apsw.Connection,
+    now: float,
     worker: str,
     lease_seconds: float,
     register: Sequence[StoredPlan] | None,
-    clock: Callable[[], float],
 ) -> Lease:
     """Extend a lease, or make the worker's row first; with no seconds, end it for ever."""
-    with writing(connection):
-        now = clock()
-        if register is not None:
-            connection.execute(_REGISTER, (worker, now))
-            connection.executemany(_KEEP_PLAN, register)
-        until = now + lease_seconds
-        before = connection.total_changes()
-        connection.execute(_RENEW, (until, lease_seconds <= 0, worker))
-        if connection.total_changes() == before:
-            raise dead(worker)
-        return Lease(now, until)
+    if register is not None:
+        connection.execute(_REGISTER, (worker, now))
+        connection.executemany(_KEEP_PLAN, register)
+    until = now + lease_seconds
+    before = connection.total_changes()
+    connection.execute(_RENEW, (until, lease_seconds <= 0, worker))
+    if connection.total_changes() == before:
+        raise dead(worker)
+    return Lease(now, until)
 
 
-def claim(connection: apsw.Connection, wish: Wish, clock: Callable[[], float]) -> Claimed:
+def claim(connection: apsw.Connection, now: float, wish: Wish) -> Claimed:
     """Take over what needs an owner; a claim that finds nothing writes nothing."""
-    with writing(connection):
-        now = clock()
-        if not is_alive(connection, wish.worker, now):
-            raise dead(wish.worker)
-        connection.execute(_DECLARE_DEAD, (now,))
-        left = [str(row[0]) for row in connection.execute(_LEFT)]
-        mine = {key for (key,) in connection.execute(_MINE, (wish.worker,))}
-        newer = {key for (key,) in connection.execute(_ASKED, (wish.worker,))} & wish.known
-        taken = sorted(mine - wish.known)[: wish.limit]
-        queues, strange = _waiting(connection, wish, left, now)
-        found = list(islice(_in_turns(queues), wish.limit - len(taken)))
-        connection.executemany(_OWN, [(wish.worker, key) for key in found])
-        taken += found
-        if taken:
-            connection.execute(_PROLONG, (now + wish.lease_seconds, wish.worker))
-        _forget_empty_handed(connection, left)
-        return Claimed(tuple(taken), tuple(sorted(newer)), strange, _give_up_early(connection, now), now)
+    if not is_alive(connection, wish.worker, now):
+        raise dead(wish.worker)
+    connection.execute(_DECLARE_DEAD, (now,))
+    left = [str(row[0]) for row in connection.execute(_LEFT)]
+    mine = _keys(connection, _MINE, wish.worker)
+    newer = wish.known.intersection(_keys(connection, _ASKED, wish.worker))
+    queues, unclaimable = _waiting(connection, wish, left, now)
+    taken = sorted(set(mine) - wish.known)[: wish.limit]
+    found = list(islice(_in_turns(queues), wish.limit - len(taken)))
+    connection.executemany(_OWN, [(wish.worker, key) for key in found])
+    taken += found
+    if taken:
+        connection.execute(_PROLONG, (now + wish.lease_seconds, wish.worker))
+    _forget_empty_handed(connection, left)
+    return Claimed(tuple(taken), tuple(sorted(newer)), unclaimable, _give_up_early(connection, now), now)
 
 
 def _waiting(
@@ -105,24 +101,28 @@ def _waiting(
 ) -> tuple[Sequence[Sequence[bytes]], int]:
     """Return a queue of keys for each definition that is asked for, and how many sagas wait of the others."""
     queues: list[list[bytes]] = []
-    strange = 0
+    unclaimable = 0
     for name, version, plan_hash, number in connection.execute(_DEFINITIONS).fetchall():
         wanted = (name, version, plan_hash) in wish.definitions
-        most = wish.limit if wanted else _UNCLAIMABLE_MAX - strange
+        most = wish.limit if wanted else _UNCLAIMABLE_MAX - unclaimable
         found = list(islice(_needing_owner(connection, number, left, now, most), most))
         if wanted:
             queues.append(found)
         else:
-            strange += len(found)
-    return queues, strange
+            unclaimable += len(found)
+    return queues, unclaimable
 
 
 def _needing_owner(
-    connection: apsw.Connection, definition: int, left: Sequence[str], now: float, most: int
+    connection: apsw.Connection, definition: Any, left: Sequence[str], now: float, most: int
 ) -> Iterator[bytes]:
     for worker in left:
-        yield from [key for (key,) in connection.execute(_ORPHANS, (worker, definition, most))]
-    yield from [key for (key,) in connection.execute(_DUE, (definition, now, most))]
+        yield from _keys(connection, _ORPHANS, worker, definition, most)
+    yield from _keys(connection, _DUE, definition, now, most)
+
+
+def _keys(connection: apsw.Connection, statement: str, *values: Any) -> list[bytes]:
+    return [key for (key,) in connection.execute(statement, values)]
 
 
 def _in_turns(queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:

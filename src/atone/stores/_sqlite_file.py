@@ -78,10 +78,10 @@ def _schema_of(connection: apsw.Connection, path: str) -> int:
 
 def _use_wal(connection: apsw.Connection, path: str, busy_seconds: float) -> None:
     until = time.monotonic() + busy_seconds
-    while True:
+    mode = None
+    while mode is None:
         try:
             mode = connection.pragma("journal_mode", "WAL")
-            break
         except apsw.BusyError:  # another process is doing the same; SQLite does not ask the busy handler here
             if time.monotonic() >= until:
                 raise

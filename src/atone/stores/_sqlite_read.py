@@ -7,11 +7,15 @@ in the reader thread.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import apsw
 
 from atone.store import FINAL_STATUSES, Loaded, Query, Row, Summary
+from atone.stores._sqlite_thread import Job
+
+T = TypeVar("T")
 
 _SUMMARY = "SELECT * FROM summaries WHERE key = ?"
 _ROWS = "SELECT version, at, commit_id, entries FROM journal WHERE saga = ? AND version > ? ORDER BY version"
@@ -49,10 +53,33 @@ _BY_STATUS = _UNFINISHED + _FITTING
 _BY_WALK = _ANY + _FITTING
 
 
+class Look(Job[T]):
+    """Something to read: `run` gets the connection."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[[apsw.Connection], T]) -> None:
+        super().__init__()
+        self.run = run
+
+
+def answer_each(connection: apsw.Connection, group: Sequence[Job[Any]]) -> None:
+    """Do the looks one after the other; one that fails is no reason for another to fail."""
+    for job in group:
+        assert isinstance(job, Look), "the reader knows one kind of jobs"
+        try:
+            job.result = job.run(connection)
+        except Exception as error:  # noqa: BLE001 - whoever looked is told
+            job.error = error
+
+
 def load(connection: apsw.Connection, keys: Sequence[bytes], after: int, with_plan: bool) -> Sequence[Loaded | None]:
     """Read sagas and their rows, all as of one moment."""
+    loaded: list[Loaded | None] = []
     with connection:
-        return [_load(connection, key, after, with_plan) for key in keys]
+        for key in keys:
+            loaded.append(_load(connection, key, after, with_plan))  # noqa: PERF401 - inside the snapshot
+    return loaded
 
 
 def _load(connection: apsw.Connection, key: bytes, after: int, with_plan: bool) -> Loaded | None:
@@ -84,7 +111,7 @@ def find(connection: apsw.Connection, query: Query) -> Sequence[Summary]:
 def _statement(query: Query) -> str:
     if query.tenant is not None and query.name is not None and query.saga_id is not None:
         return _BY_NAME
-    if query.statuses == {"needs_attention"}:
+    if query.statuses == frozenset({"needs_attention"}):
         return _BY_NEED
     if query.statuses is not None and not query.statuses & FINAL_STATUSES:
         return _BY_STATUS

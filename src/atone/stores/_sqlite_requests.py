@@ -5,12 +5,12 @@ Owns the deduplication by request id. It must not know what is asked for. Called
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import apsw
 
-from atone.store import FINAL_STATUSES, Delivered, Delivery, Turn
-from atone.stores._sqlite_commit import append_request, writing
+from atone.store import FINAL_STATUSES, Delivered, Delivery
+from atone.stores._sqlite_turn import append_request
 
 _FIND = """
     SELECT key, status,
@@ -27,22 +27,19 @@ _KEEP = """
 """
 
 
-def deliver(connection: apsw.Connection, delivery: Delivery, clock: Callable[[], float]) -> Delivered:
+def deliver(connection: apsw.Connection, now: float, delivery: Delivery) -> Delivered:
     """Append the request, or keep an event for a saga that does not exist yet."""
-    with writing(connection):
-        now = clock()
-        identity = (delivery.tenant, delivery.name, delivery.saga_id)
-        found = connection.execute(_FIND, (delivery.request_id, *identity)).fetchone()
-        if found is None:
-            return _keep(connection, delivery, now)
-        key, status, newest, duplicate = found
-        if duplicate:
-            return Delivered.DUPLICATE
-        if status in FINAL_STATUSES:
-            return Delivered.FINAL
-        row = Turn(key, newest + 1, delivery.commit_id, delivery.entries)
-        append_request(connection, row, delivery.request_id, now)
-        return Delivered.APPENDED
+    identity = (delivery.tenant, delivery.name, delivery.saga_id)
+    found: Any = connection.execute(_FIND, (delivery.request_id, *identity)).fetchone()
+    if found is None:
+        return _keep(connection, delivery, now)
+    key, status, newest, duplicate = found
+    if duplicate:
+        return Delivered.DUPLICATE
+    if status in FINAL_STATUSES:
+        return Delivered.FINAL
+    append_request(connection, (key, newest + 1, now, delivery.commit_id, delivery.entries), delivery.request_id)
+    return Delivered.APPENDED
 
 
 def _keep(connection: apsw.Connection, delivery: Delivery, now: float) -> Delivered:

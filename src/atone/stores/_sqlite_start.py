@@ -6,32 +6,30 @@ caller commits. Called by the adapter's `start`, in the caller's thread, on the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import apsw
 
 from atone.store import Turn, TurnResult
-from atone.stores._sqlite_commit import write_turn
 from atone.stores._sqlite_errors import translated
+from atone.stores._sqlite_turn import write_turn
 
 
-def start(turn: Turn, connection: object, path: str, clock: Callable[[], float]) -> TurnResult:
+def start(turn: Turn, connection: object, path: str, now: float) -> TurnResult:
     """Insert a saga that nobody owns, as part of the caller's transaction."""
     usable = _usable(connection, path)
     try:
-        return write_turn(usable, None, turn, clock())
+        return write_turn(usable, None, turn, now)
     except apsw.Error as error:
-        better = translated(error, path)
-        raise better from (error if better is not error else None)
+        raise translated(error, path) from error
 
 
 def _usable(connection: object, path: str) -> apsw.Connection:
     kind = type(connection)
     if kind.__module__ == "sqlite3":
         raise TypeError(
-            "A sqlite3.Connection can't be used here: it is a second SQLite library in this process, and two of them drop "
-            "each other's locks, so that a committed row can vanish. Open the file with apsw.Connection instead."
+            "A sqlite3.Connection can't be used here: it is a second SQLite library in this process, and two of them "
+            "drop each other's locks, so that a committed row can vanish. Open the file with apsw.Connection instead."
         )
     if not isinstance(connection, apsw.Connection) or connection.is_async:
         raise TypeError(f"connection= takes a plain apsw.Connection here, not {kind.__module__}.{kind.__qualname__}.")

@@ -67,8 +67,8 @@ class _Early:
 class MemoryStore:
     """Keep sagas in this process's memory.
 
-    `clock` returns epoch seconds; a test passes its own to move time by hand. What is kept is forgotten with the object,
-    not when it is closed, so that a test can open it again. A row of more than `row_bytes_max` is refused.
+    `clock` returns epoch seconds; a test passes its own to move time by hand. What is kept is forgotten with the object
+    and not when it is closed, so that a test can open it again. A row of more than `row_bytes_max` is refused.
     """
 
     def __init__(

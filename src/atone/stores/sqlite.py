@@ -10,21 +10,23 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import apsw
 
 from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
-from atone.stores import _sqlite_claim, _sqlite_commit, _sqlite_read, _sqlite_requests, _sqlite_start
+from atone.stores import _sqlite_claim, _sqlite_read, _sqlite_requests, _sqlite_start
 from atone.stores._sqlite_file import open_file
-from atone.stores._sqlite_thread import Commit, ConnectionThread
+from atone.stores._sqlite_group import Change, Commit, write_group
+from atone.stores._sqlite_read import Look, answer_each
+from atone.stores._sqlite_thread import ConnectionThread, Job
 
 
 class SqliteStore:
     """Keep sagas in an SQLite file, durably: write-ahead log, `synchronous=FULL`.
 
-    `clock` returns epoch seconds. `busy_seconds` is how long a call waits for another process; keep it below a third of the
-    lease. A row of more than `row_bytes_max` is refused.
+    `clock` returns epoch seconds. `busy_seconds` is how long a call waits for another process; keep it below a third
+    of the lease. A row of more than `row_bytes_max` is refused.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class SqliteStore:
         self._busy_seconds = busy_seconds
         self._row_bytes_max = row_bytes_max
         self._writer = ConnectionThread(self._path, self._open_writer, self._write)
-        self._reader = ConnectionThread(self._path, self._open_reader)
+        self._reader = ConnectionThread(self._path, self._open_reader, answer_each)
 
     async def __aenter__(self) -> Self:
         await self._writer.open()
@@ -58,18 +60,18 @@ class SqliteStore:
         await self._writer.close()
 
     def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
-        return self._writer.call_blocking(
-            lambda connection: _sqlite_claim.renew(connection, worker, lease_seconds, register, self._clock)
+        return self._writer.do_blocking(
+            Change(lambda connection, now: _sqlite_claim.renew(connection, now, worker, lease_seconds, register))
         )
 
     async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
-        return await self._writer.commit(worker, turns)
+        return await self._writer.do(Commit(worker, turns))
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
-        return _sqlite_start.start(turn, connection, self._path, self._clock)
+        return _sqlite_start.start(turn, connection, self._path, self._clock())
 
     async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
-        return await self._reader.call(lambda connection: _sqlite_read.load(connection, keys, after, with_plan))
+        return await self._reader.do(Look(lambda connection: _sqlite_read.load(connection, keys, after, with_plan)))
 
     async def claim(
         self,
@@ -81,13 +83,15 @@ class SqliteStore:
         lease_seconds: float,
     ) -> Claimed:
         wish = _sqlite_claim.Wish(worker, frozenset(definitions), frozenset(known), limit, lease_seconds)
-        return await self._writer.call(lambda connection: _sqlite_claim.claim(connection, wish, self._clock))
+        return await self._writer.do(Change(lambda connection, now: _sqlite_claim.claim(connection, now, wish)))
 
     async def deliver(self, delivery: Delivery) -> Delivered:
-        return await self._writer.call(lambda connection: _sqlite_requests.deliver(connection, delivery, self._clock))
+        return await self._writer.do(
+            Change(lambda connection, now: _sqlite_requests.deliver(connection, now, delivery))
+        )
 
     async def find(self, query: Query) -> Sequence[Summary]:
-        return await self._reader.call(lambda connection: _sqlite_read.find(connection, query))
+        return await self._reader.do(Look(lambda connection: _sqlite_read.find(connection, query)))
 
     def _open_writer(self) -> apsw.Connection:
         connection = open_file(self._path, self._busy_seconds)
@@ -99,5 +103,5 @@ class SqliteStore:
         connection.pragma("query_only", True)
         return connection
 
-    def _write(self, connection: apsw.Connection, group: Sequence[Commit]) -> None:
-        _sqlite_commit.write_group(connection, group, self._clock)
+    def _write(self, connection: apsw.Connection, group: Sequence[Job[Any]]) -> None:
+        write_group(connection, group, self._clock)

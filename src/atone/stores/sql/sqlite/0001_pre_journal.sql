@@ -53,6 +53,13 @@ CREATE TABLE journal (
     PRIMARY KEY (saga, version)
 ) STRICT, WITHOUT ROWID;
 
+-- A version can't be skipped either, whatever a writer believes.
+CREATE TRIGGER journal_has_no_gap BEFORE INSERT ON journal
+    WHEN new.version > 1 AND NOT EXISTS (SELECT 1 FROM journal WHERE saga = new.saga AND version = new.version - 1)
+BEGIN
+    SELECT raise(ABORT, 'a journal row is missing');
+END;
+
 CREATE TABLE requests (
     saga BLOB NOT NULL,
     id TEXT NOT NULL,
