@@ -449,6 +449,11 @@ def test_a_class_time_that_is_not_above_zero_is_refused(option: str, value: Any)
     assert message == f"X: {option}={value!r} is not a time. Write seconds above 0, or a timedelta."
 
 
+def test_no_late_grace_is_said_with_zero() -> None:
+    """None would leave open whether there is any."""
+    assert "late_grace=None says nothing" in refusal(lambda: make("X", {"a": a_step()}, late_grace=None))
+
+
 def test_an_unknown_compensation_policy_is_refused() -> None:
     """There are two."""
     message = refusal(lambda: make("X", {"a": a_step()}, on_compensation_failure="stop"))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from atone.definition import CannotTell, Context, Landed, NotLanded, Saga, Tried, Unknown
-from atone.definition import delay, pivot, retriable, step, wait_for_event
-from atone.outcome import Compensated, Completed, Failed, NeedsAttention, Outcome
-from domain import CardDeclined, Orchestrator, Order, Payment, Reservation, Settled, Shipment
+from atone import CannotTell, Compensated, Completed, Context, Failed, Landed, NeedsAttention, NotLanded, Orchestrator
+from atone import Saga, Tried, Unknown, delay, pivot, retriable, step, wait_for_event
+from atone.outcome import Outcome
+from domain import CardDeclined, Order, Payment, Reservation, Settled, Shipment
 from good import PlaceOrder, PlainFunctions
 
 

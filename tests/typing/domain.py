@@ -1,18 +1,12 @@
-"""What the typing samples speak of: a shop's values, its participants, and a stand-in for the orchestrator.
+"""What the typing samples speak of: a shop's values and its participants.
 
-The stand-in has the signatures that bear on types, so these samples judge the definition layer alone.
-Imported by the good and the bad samples; read by type checkers, never run.
+Imported by the good and the bad samples; read by type checkers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
-
-from atone.definition import Saga
-from atone.outcome import Outcome
-
-I = TypeVar("I")  # noqa: E741
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -58,11 +52,3 @@ class Payments(Protocol):
 
 class Shipping(Protocol):
     async def create(self, order_id: str, reservation: str, *, key: str) -> Shipment: ...
-
-
-class Handle(Protocol):
-    async def outcome(self, *, timeout: float | None = None) -> Outcome: ...
-
-
-class Orchestrator(Protocol):
-    async def start(self, saga: type[Saga[I]], input: I, /, *, saga_id: str) -> Handle: ...  # noqa: A002

@@ -13,7 +13,6 @@ from typing import assert_never, assert_type
 from domain import (
     CardDeclined,
     Inventory,
-    Orchestrator,
     Order,
     Payment,
     Payments,
@@ -23,25 +22,28 @@ from domain import (
     Shipping,
 )
 
-from atone.definition import (
+from atone import (
     CannotTell,
+    Compensated,
+    Completed,
     Context,
+    Failed,
     Landed,
+    NeedsAttention,
     NotLanded,
+    Orchestrator,
     Retry,
     Saga,
-    Step,
     Succeeded,
     Tried,
     Unknown,
-    definition_of,
     delay,
     pivot,
     retriable,
     step,
     wait_for_event,
 )
-from atone.outcome import Compensated, Completed, Failed, NeedsAttention
+from atone.definition import Step, definition_of
 
 
 class PlaceOrder(Saga[Order], version=1):
@@ -205,6 +207,11 @@ async def unit_tests_call_the_functions(saga: PlaceOrder, plain: PlainFunctions,
 def a_coroutine_can_be_run(saga: PlaceOrder, ctx: Context[Order]) -> Reservation:
     asyncio.run(saga.refund_payment(ctx, Tried("k", Unknown())))
     return asyncio.run(saga.reserve_inventory(ctx))
+
+
+async def run(saga: PlaceOrder, plain: PlainFunctions, order: Order) -> None:
+    async with Orchestrator("sqlite:///orders.db", sagas=[saga, plain]) as orchestrator:
+        print(await go(orchestrator, order), await orchestrator.execute(PlainFunctions, order, saga_id="2"))
 
 
 async def go(orchestrator: Orchestrator, order: Order) -> str:
