@@ -384,7 +384,9 @@ class Orchestrator:
 
     async def _newer(self, key: bytes, queue: asyncio.Queue[SagaState]) -> SagaState:
         try:
-            return await asyncio.wait_for(queue.get(), self._limits.poll_seconds)
+            # Not `wait_for`: until Python 3.12 it can lose a cancellation that comes together with the result.
+            async with asyncio.timeout(self._limits.poll_seconds):
+                return await queue.get()
         except TimeoutError:
             return await self._state(key)  # it may run elsewhere
 
@@ -393,7 +395,8 @@ class Orchestrator:
         self._open_worker()
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         try:
-            return await asyncio.wait_for(self._outcomes.expect(key), seconds)
+            async with asyncio.timeout(seconds):
+                return await self._outcomes.expect(key)
         except TimeoutError:
             raise OutcomeTimeout(f"The saga was not over after {seconds} s; it goes on. Ask again later.") from None
 

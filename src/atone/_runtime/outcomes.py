@@ -88,7 +88,8 @@ class Outcomes:
     async def _pause(self) -> None:
         """Wait for the next poll; a new waiter whose saga is not here is not kept waiting for it."""
         try:
-            await asyncio.wait_for(self._asked.wait(), self._poll_seconds)
+            async with asyncio.timeout(self._poll_seconds):
+                await self._asked.wait()
         except TimeoutError:
             return
         finally:

@@ -141,7 +141,8 @@ class Worker:
             return
         self._committer = self._heartbeat = None
         try:
-            await asyncio.wait_for(committer.close(), self._limits.lease_seconds)
+            async with asyncio.timeout(self._limits.lease_seconds):
+                await committer.close()
             await asyncio.to_thread(heartbeat.stop)
             await asyncio.to_thread(self._store.renew, self.id, 0.0)
         except (StoreError, TimeoutError) as error:
@@ -189,7 +190,8 @@ class Worker:
         while self.runners and self._clock.monotonic() < end:
             self._quiet.clear()
             try:
-                await asyncio.wait_for(self._quiet.wait(), max(0.0, end - self._clock.monotonic()))
+                async with asyncio.timeout(end - self._clock.monotonic()):
+                    await self._quiet.wait()
             except TimeoutError:
                 return
 
@@ -325,7 +327,8 @@ class Worker:
 
     async def _pause(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._wanted.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
         except TimeoutError:
             return
         finally:
