@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-import apsw
-
 from atone.store import Claimed, Lease, StoredPlan
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_group import dead, is_alive
 
 _UNCLAIMABLE_MAX = 1000
@@ -59,7 +58,7 @@ class Wish(NamedTuple):
 
 
 def renew(
-    connection: apsw.Connection,
+    connection: Connection,
     now: float,
     worker: str,
     lease_seconds: float,
@@ -77,7 +76,7 @@ def renew(
     return Lease(now, until)
 
 
-def claim(connection: apsw.Connection, now: float, wish: Wish) -> Claimed:
+def claim(connection: Connection, now: float, wish: Wish) -> Claimed:
     """Take over what needs an owner; a claim that finds nothing writes nothing."""
     if not is_alive(connection, wish.worker, now):
         raise dead(wish.worker)
@@ -97,7 +96,7 @@ def claim(connection: apsw.Connection, now: float, wish: Wish) -> Claimed:
 
 
 def _waiting(
-    connection: apsw.Connection, wish: Wish, left: Sequence[str], now: float
+    connection: Connection, wish: Wish, left: Sequence[str], now: float
 ) -> tuple[Sequence[Sequence[bytes]], int]:
     """Return a queue of keys for each definition that is asked for, and how many sagas wait of the others."""
     queues: list[list[bytes]] = []
@@ -114,14 +113,14 @@ def _waiting(
 
 
 def _needing_owner(
-    connection: apsw.Connection, definition: Any, left: Sequence[str], now: float, most: int
+    connection: Connection, definition: Any, left: Sequence[str], now: float, most: int
 ) -> Iterator[bytes]:
     for worker in left:
         yield from _keys(connection, _ORPHANS, worker, definition, most)
     yield from _keys(connection, _DUE, definition, now, most)
 
 
-def _keys(connection: apsw.Connection, statement: str, *values: Any) -> list[bytes]:
+def _keys(connection: Connection, statement: str, *values: Any) -> list[bytes]:
     return [key for (key,) in connection.execute(statement, values)]
 
 
@@ -131,13 +130,13 @@ def _in_turns(queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
         yield from (queue[at] for queue in queues if at < len(queue))
 
 
-def _forget_empty_handed(connection: apsw.Connection, left: Collection[str]) -> None:
+def _forget_empty_handed(connection: Connection, left: Collection[str]) -> None:
     for worker in left:
         if connection.execute(_HOLDS, (worker,)).fetchone() is None:
             connection.execute(_FORGET, (worker,))
 
 
-def _give_up_early(connection: apsw.Connection, now: float) -> int:
+def _give_up_early(connection: Connection, now: float) -> int:
     before = connection.total_changes()
     connection.execute(_GIVE_UP, (now, _EARLY_MAX))
     given_up = connection.total_changes() - before

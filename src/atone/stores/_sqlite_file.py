@@ -15,19 +15,20 @@ from typing import cast
 import apsw
 
 from atone.errors import StoreError, StoreSchemaError
+from atone.stores._sqlite_connection import Connection, connect
 
 APPLICATION_ID = 0x41744F6E  # "AtOn", in the file's header
 
 _POLL_SECONDS = 0.001
 
 
-def open_file(path: str, busy_seconds: float) -> apsw.Connection:
+def open_file(path: str, busy_seconds: float) -> Connection:
     """Return a connection to Atone's file, which is created, or brought to the newest schema, if need be.
 
     Raises:
         StoreSchemaError: The file is somebody else's, or its schema is newer than this code. It was not changed.
     """
-    connection = apsw.Connection(path)
+    connection = connect(path)
     try:
         connection.set_busy_handler(_patience(busy_seconds))
         newest = max(_migrations())
@@ -63,7 +64,7 @@ def _patience(busy_seconds: float) -> Callable[[int], bool]:
     return wait
 
 
-def _schema_of(connection: apsw.Connection, path: str) -> int:
+def _schema_of(connection: Connection, path: str) -> int:
     """Return the number of the newest migration in the file, 0 for an empty file."""
     with connection:  # one snapshot: another process may be creating the file right now
         owner = connection.pragma("application_id")
@@ -76,7 +77,7 @@ def _schema_of(connection: apsw.Connection, path: str) -> int:
     raise StoreSchemaError(f"{path} holds another program's data. Give Atone a file of its own.")
 
 
-def _use_wal(connection: apsw.Connection, path: str, busy_seconds: float) -> None:
+def _use_wal(connection: Connection, path: str, busy_seconds: float) -> None:
     until = time.monotonic() + busy_seconds
     mode = None
     while mode is None:
@@ -92,7 +93,7 @@ def _use_wal(connection: apsw.Connection, path: str, busy_seconds: float) -> Non
         )
 
 
-def _migrate(connection: apsw.Connection, path: str) -> None:
+def _migrate(connection: Connection, path: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         done = _schema_of(connection, path)  # another process may have been faster

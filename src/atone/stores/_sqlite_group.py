@@ -1,20 +1,19 @@
 """The writer's transaction on SQLite: all jobs of a group in one `BEGIN IMMEDIATE`, answered when it is durable.
 
-Turns that stand side by side are written together, with one statement for each kind of row; only if one of them does
-not fit is everything rolled back, and each turn judged by itself. It must not look into entries. Called by the adapter's
-writer thread.
+Turns that stand side by side are written together, with one statement for each kind of row; only if one of them
+does not fit is everything rolled back, and each turn judged by itself. It must not look into entries. Called by the
+adapter's writer thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-import apsw
-
 from atone.errors import WorkerDead
 from atone.store import Turn, TurnResult
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import DATA_ERRORS
 from atone.stores._sqlite_thread import Job
 from atone.stores._sqlite_turn import APPEND, BEAR, SEEN, SHOW, born_row, definition_of, take_early_events, write_turn
@@ -47,7 +46,7 @@ class Change(Job[T]):
 
     __slots__ = ("run",)
 
-    def __init__(self, run: Callable[[apsw.Connection, float], T]) -> None:
+    def __init__(self, run: Callable[[Connection, float], T]) -> None:
         super().__init__()
         self.run = run
 
@@ -56,7 +55,7 @@ class _Misfit(Exception):
     """Not all turns could be written together."""
 
 
-def write_group(connection: apsw.Connection, group: Sequence[Job[Any]], clock: Callable[[], float]) -> None:
+def write_group(connection: Connection, group: Sequence[Job[Any]], clock: Callable[[], float]) -> None:
     """Do all jobs of a group in one durable transaction, in their order, and give each its result or its error."""
     try:
         with _transaction(connection):
@@ -67,7 +66,7 @@ def write_group(connection: apsw.Connection, group: Sequence[Job[Any]], clock: C
 
 
 @contextmanager
-def _transaction(connection: apsw.Connection) -> Iterator[None]:
+def _transaction(connection: Connection) -> Generator[None, None, None]:
     if connection.in_transaction:  # even a roll-back can fail, when the disk does
         connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
@@ -80,10 +79,10 @@ def _transaction(connection: apsw.Connection) -> Iterator[None]:
         raise
 
 
-_WriteTurns = Callable[[apsw.Connection, Sequence[Commit], float], None]
+_WriteTurns = Callable[[Connection, Sequence[Commit], float], None]
 
 
-def _write(connection: apsw.Connection, group: Sequence[Job[Any]], now: float, write_turns: _WriteTurns) -> None:
+def _write(connection: Connection, group: Sequence[Job[Any]], now: float, write_turns: _WriteTurns) -> None:
     # `now` was read under the lock: nobody can declare a worker dead between the check and the write.
     commits: list[Commit] = []
     for job in group:
@@ -101,7 +100,7 @@ def _write(connection: apsw.Connection, group: Sequence[Job[Any]], now: float, w
     write_turns(connection, commits, now)
 
 
-def _change(connection: apsw.Connection, job: Change[Any], now: float) -> None:
+def _change(connection: Connection, job: Change[Any], now: float) -> None:
     connection.execute("SAVEPOINT change")
     try:
         job.result = job.run(connection, now)
@@ -111,7 +110,7 @@ def _change(connection: apsw.Connection, job: Change[Any], now: float) -> None:
     connection.execute("RELEASE change")
 
 
-def _write_apart(connection: apsw.Connection, commits: Sequence[Commit], now: float) -> None:
+def _write_apart(connection: Connection, commits: Sequence[Commit], now: float) -> None:
     for job in commits:
         job.result = [write_turn(connection, job.worker, turn, now) for turn in job.turns]
 
@@ -124,7 +123,7 @@ class _Rows(NamedTuple):
     seen: list[tuple[bytes]]
 
 
-def _write_together(connection: apsw.Connection, commits: Sequence[Commit], now: float) -> None:
+def _write_together(connection: Connection, commits: Sequence[Commit], now: float) -> None:
     """Write the turns of all commits with one statement for each kind of row.
 
     Raises:
@@ -156,7 +155,7 @@ def _write_together(connection: apsw.Connection, commits: Sequence[Commit], now:
 
 
 def _collect(
-    connection: apsw.Connection,
+    connection: Connection,
     rows: _Rows,
     worker: str,
     turn: Turn,
@@ -179,7 +178,7 @@ def _collect(
         rows.seen.append((key,))
 
 
-def is_alive(connection: apsw.Connection, worker: str, now: float) -> bool:
+def is_alive(connection: Connection, worker: str, now: float) -> bool:
     """Tell whether the worker may write: registered, not dead, lease not over."""
     return connection.execute(_ALIVE, (worker, now)).fetchone() is not None
 

@@ -10,9 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import apsw
-
 from atone.store import FINAL_STATUSES, Loaded, Query, Row, Summary
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_thread import Job
 
 T = TypeVar("T")
@@ -58,12 +57,12 @@ class Look(Job[T]):
 
     __slots__ = ("run",)
 
-    def __init__(self, run: Callable[[apsw.Connection], T]) -> None:
+    def __init__(self, run: Callable[[Connection], T]) -> None:
         super().__init__()
         self.run = run
 
 
-def answer_each(connection: apsw.Connection, group: Sequence[Job[Any]]) -> None:
+def answer_each(connection: Connection, group: Sequence[Job[Any]]) -> None:
     """Do the looks one after the other; one that fails is no reason for another to fail."""
     for job in group:
         assert isinstance(job, Look), "the reader knows one kind of jobs"
@@ -73,7 +72,7 @@ def answer_each(connection: apsw.Connection, group: Sequence[Job[Any]]) -> None:
             job.error = error
 
 
-def load(connection: apsw.Connection, keys: Sequence[bytes], after: int, with_plan: bool) -> Sequence[Loaded | None]:
+def load(connection: Connection, keys: Sequence[bytes], after: int, with_plan: bool) -> Sequence[Loaded | None]:
     """Read sagas and their rows, all as of one moment."""
     loaded: list[Loaded | None] = []
     with connection:
@@ -82,7 +81,7 @@ def load(connection: apsw.Connection, keys: Sequence[bytes], after: int, with_pl
     return loaded
 
 
-def _load(connection: apsw.Connection, key: bytes, after: int, with_plan: bool) -> Loaded | None:
+def _load(connection: Connection, key: bytes, after: int, with_plan: bool) -> Loaded | None:
     found = connection.execute(_SUMMARY, (key,)).fetchone()
     if found is None:
         return None
@@ -94,7 +93,7 @@ def _load(connection: apsw.Connection, key: bytes, after: int, with_plan: bool) 
     return Loaded(summary, rows, plan)
 
 
-def find(connection: apsw.Connection, query: Query) -> Sequence[Summary]:
+def find(connection: Connection, query: Query) -> Sequence[Summary]:
     """Read the summaries that fit."""
     values = query._asdict()
     del values["keys"]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import apsw
-
 from atone.store import FINAL_STATUSES, Delivered, Delivery
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_turn import append_request
 
 _FIND = """
@@ -27,7 +26,7 @@ _KEEP = """
 """
 
 
-def deliver(connection: apsw.Connection, now: float, delivery: Delivery) -> Delivered:
+def deliver(connection: Connection, now: float, delivery: Delivery) -> Delivered:
     """Append the request, or keep an event for a saga that does not exist yet."""
     identity = (delivery.tenant, delivery.name, delivery.saga_id)
     found: Any = connection.execute(_FIND, (delivery.request_id, *identity)).fetchone()
@@ -42,7 +41,7 @@ def deliver(connection: apsw.Connection, now: float, delivery: Delivery) -> Deli
     return Delivered.APPENDED
 
 
-def _keep(connection: apsw.Connection, delivery: Delivery, now: float) -> Delivered:
+def _keep(connection: Connection, delivery: Delivery, now: float) -> Delivered:
     if delivery.keep_seconds is None:
         return Delivered.UNKNOWN
     before = connection.total_changes()

@@ -14,9 +14,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-import apsw
-
 from atone.errors import StoreError
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import translated
 
 T = TypeVar("T")
@@ -47,8 +46,8 @@ class ConnectionThread:
     def __init__(
         self,
         path: str,
-        connect: Callable[[], apsw.Connection],
-        work: Callable[[apsw.Connection, Sequence[Job[Any]]], None],
+        connect: Callable[[], Connection],
+        work: Callable[[Connection, Sequence[Job[Any]]], None],
     ) -> None:
         self._path = path
         self._connect = connect
@@ -123,7 +122,7 @@ class ConnectionThread:
             job = self._queue.get()
         return group, True
 
-    def _do(self, connection: apsw.Connection, group: Sequence[Job[Any]]) -> None:
+    def _do(self, connection: Connection, group: Sequence[Job[Any]]) -> None:
         try:
             self._work(connection, group)
         except BaseException as error:  # noqa: BLE001 - every waiter is told, and the thread lives on

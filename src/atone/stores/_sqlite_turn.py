@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import apsw
-
 from atone.store import Birth, Turn, TurnResult
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import DATA_ERRORS
 
 APPEND = "INSERT INTO journal (saga, version, at, commit_id, entries) VALUES (?, ?, ?, ?, ?)"
@@ -35,8 +34,8 @@ _NOTE_REQUEST = "INSERT INTO requests (saga, id) VALUES (?, ?)"
 _ASK = "UPDATE sagas SET asked = 1, wake_at = CASE WHEN owner IS NULL THEN ? ELSE wake_at END WHERE key = ?"
 
 
-def write_turn(connection: apsw.Connection, worker: str | None, turn: Turn, now: float) -> TurnResult:
-    """Write one turn if it fits; only an applied one leaves anything behind. Without a worker, a saga is born unowned."""
+def write_turn(connection: Connection, worker: str | None, turn: Turn, now: float) -> TurnResult:
+    """Write one turn if it fits; only an applied one leaves anything behind. With no worker, a saga is born unowned."""
     connection.execute("SAVEPOINT turn")
     try:
         result = _judge(connection, worker, turn, now)
@@ -48,7 +47,7 @@ def write_turn(connection: apsw.Connection, worker: str | None, turn: Turn, now:
     return result
 
 
-def _judge(connection: apsw.Connection, worker: str | None, turn: Turn, now: float) -> TurnResult:
+def _judge(connection: Connection, worker: str | None, turn: Turn, now: float) -> TurnResult:
     if _one(connection, _STANDS, (turn.key, turn.version, turn.commit_id)):
         return TurnResult.APPLIED
     if turn.birth is not None:
@@ -67,7 +66,7 @@ def _judge(connection: apsw.Connection, worker: str | None, turn: Turn, now: flo
     return TurnResult.APPLIED
 
 
-def _bear(connection: apsw.Connection, worker: str | None, turn: Turn, birth: Birth, now: float) -> TurnResult:
+def _bear(connection: Connection, worker: str | None, turn: Turn, birth: Birth, now: float) -> TurnResult:
     if _one(connection, _NAMED, birth[:3]):
         return TurnResult.TAKEN
     if _one(connection, _OWNER, (turn.key,)):
@@ -94,13 +93,13 @@ def born_row(turn: Turn, definition: int, worker: str | None, now: float) -> tup
     )  # fmt: skip
 
 
-def definition_of(connection: apsw.Connection, definition: tuple[str, int, str]) -> int:
+def definition_of(connection: Connection, definition: tuple[str, int, str]) -> int:
     """Return the number that stands for a definition, which need not have been registered."""
     found = _one(connection, _DEFINITION, definition) or _one(connection, _DEFINE, definition)
     return int(found[0])
 
 
-def take_early_events(connection: apsw.Connection, first: Turn, now: float) -> None:
+def take_early_events(connection: Connection, first: Turn, now: float) -> None:
     """Append the events that came before their saga, in the order in which they came."""
     assert first.birth is not None, "only a birth takes events along"
     identity = first.birth[:3]
@@ -109,7 +108,7 @@ def take_early_events(connection: apsw.Connection, first: Turn, now: float) -> N
         append_request(connection, (first.key, at, now, commit_id, entries), str(request_id))
 
 
-def append_request(connection: apsw.Connection, row: tuple[bytes, int, float, Any, Any], request_id: str) -> None:
+def append_request(connection: Connection, row: tuple[bytes, int, float, Any, Any], request_id: str) -> None:
     """Append a request (saga, version, at, commit id, entries) and make its saga due at once."""
     key, _, at, _, _ = row
     connection.execute(APPEND, row)
@@ -117,10 +116,10 @@ def append_request(connection: apsw.Connection, row: tuple[bytes, int, float, An
     connection.execute(_ASK, (at, key))
 
 
-def newest_version(connection: apsw.Connection, key: bytes) -> int:
+def newest_version(connection: Connection, key: bytes) -> int:
     """Return the version of a saga's last row."""
     return int(_one(connection, _NEWEST, (key,))[0])
 
 
-def _one(connection: apsw.Connection, statement: str, values: tuple[Any, ...]) -> Any:
+def _one(connection: Connection, statement: str, values: tuple[Any, ...]) -> Any:
     return connection.execute(statement, values).fetchone()

@@ -16,6 +16,7 @@ import apsw
 
 from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
 from atone.stores import _sqlite_claim, _sqlite_read, _sqlite_requests, _sqlite_start
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_file import open_file
 from atone.stores._sqlite_group import Change, Commit, write_group
 from atone.stores._sqlite_read import Look, answer_each
@@ -93,15 +94,15 @@ class SqliteStore:
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._reader.do(Look(lambda connection: _sqlite_read.find(connection, query)))
 
-    def _open_writer(self) -> apsw.Connection:
+    def _open_writer(self) -> Connection:
         connection = open_file(self._path, self._busy_seconds)
         connection.limit(apsw.SQLITE_LIMIT_LENGTH, self._row_bytes_max)
         return connection
 
-    def _open_reader(self) -> apsw.Connection:
+    def _open_reader(self) -> Connection:
         connection = open_file(self._path, self._busy_seconds)
         connection.pragma("query_only", True)
         return connection
 
-    def _write(self, connection: apsw.Connection, group: Sequence[Job[Any]]) -> None:
+    def _write(self, connection: Connection, group: Sequence[Job[Any]]) -> None:
         write_group(connection, group, self._clock)
