@@ -49,6 +49,11 @@ def decode_entries(data: bytes) -> list[Entry]:
         ) from wrong
 
 
+def type_tag(entry: type) -> str:
+    """Return what an entry of this class is called in a stored row."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", entry.__name__).lower()
+
+
 def _fields_of(entry: type) -> list[tuple[str, Any, Any]]:
     """Return name, type and default of each stored field of an entry."""
     if entry is RequestReceived:
@@ -67,12 +72,10 @@ def _stored(name: str, kind: Any, default: Any) -> tuple[Any, ...]:
 
 
 def _struct_for(entry: type) -> type[msgspec.Struct]:
-    tag = re.sub(r"(?<!^)(?=[A-Z])", "_", entry.__name__).lower()
     # Fields with a default must come last in a struct; the order of an object's keys means nothing.
     fields = sorted((_stored(*field) for field in _fields_of(entry)), key=len)
-    return msgspec.defstruct(
-        f"{entry.__name__}Stored", fields, tag=tag, tag_field="type", omit_defaults=True, frozen=True, kw_only=True
-    )
+    name, tag = f"{entry.__name__}Stored", type_tag(entry)
+    return msgspec.defstruct(name, fields, tag=tag, tag_field="type", omit_defaults=True, frozen=True, kw_only=True)
 
 
 def _converters(entry: type, stored: type[msgspec.Struct]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

@@ -1,0 +1,201 @@
+"""The commands of `atone`, their arguments and their help; `run` turns whatever happens into an exit status.
+
+Owns the names that people type. Must not do the work itself: each command opens the store and calls the module that
+owns the matter. Called by `atone.cli.main` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from atone._runtime.reader import glimpse
+from atone.cli.asking import Wish, change, checked
+from atone.cli.exits import Exit, Stop
+from atone.cli.listing import list_sagas
+from atone.cli.options import Where, Which, Why
+from atone.cli.output import Output
+from atone.cli.place import find_saga, opened
+from atone.cli.saga_json import Shown
+from atone.cli.timeline import show_saga
+from atone.errors import AtoneError
+from atone.store import Store
+
+_HELP = """Look at sagas and steer them, whoever runs them; a worker need not be running to look.
+
+Every change is a request in the saga's journal, with who asked and why; the worker that has the saga answers it."""
+
+app = App(
+    name="atone",
+    help=_HELP,
+    version=lambda: version("atone"),
+    result_action="return_value",
+)
+
+_WHERE, _WHICH, _WHY = Where(), Which(), Why()
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status."""
+    out = Output("--json" in arguments)
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+        return int(result) if isinstance(result, int) else Exit.DONE
+    except CycloptsError as wrong:
+        hint = " Options come after the command." if arguments[:1] and arguments[0].startswith("-") else ""
+        out.fail("usage", f"{wrong}{hint} See: atone --help")
+        return Exit.USAGE
+    except Stop as stop:
+        out.fail(stop.code, str(stop), **stop.more)
+        return stop.status
+    except AtoneError as error:
+        out.fail(error.code, str(error))
+        return Exit.REFUSED
+    except BrokenPipeError:
+        # Whoever read us has gone, as `head` does; the interpreter must not complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.REFUSED
+    except OSError as error:
+        out.fail("system", f"{error}. Check that this user may use the store's file and folder.")
+        return Exit.REFUSED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+@app.command(name="list")
+def list_(
+    *,
+    where: Where = _WHERE,
+    name: Annotated[str | None, Parameter(help="Only sagas of this definition.")] = None,
+    status: Annotated[list[str] | None, Parameter(help="Only sagas with this status; may be repeated.")] = None,
+    limit: Annotated[int, Parameter(help="How many at most.")] = 100,
+    after: Annotated[str | None, Parameter(help="Go on after this saga, the last of the page before.")] = None,
+) -> int:
+    """List sagas, oldest first."""
+    return _with_store(
+        where,
+        lambda out, store: list_sagas(
+            out,
+            store,
+            now=time.time(),
+            tenant=where.tenant,
+            name=name,
+            statuses=status or (),
+            limit=limit,
+            after=after,
+        ),
+    )
+
+
+@app.command
+def show(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+    payloads: Annotated[bool, Parameter(negative=(), help="Show inputs and results too.")] = False,
+    verbose: Annotated[bool, Parameter(negative=(), help="Show tracebacks too.")] = False,
+) -> int:
+    """Show a saga's journal as a timeline, the compensations beside the way forward."""
+
+    async def look(out: Output, store: Store) -> Exit:
+        found = await glimpse(store, (await find_saga(store, where.tenant, saga_id, which.name)).key)
+        return show_saga(out, found, Shown(payloads, verbose), time.time())
+
+    return _with_store(where, look)
+
+
+@app.command
+def retry(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    step: Annotated[str | None, Parameter(name="STEP", help="Default: all steps that need it.")] = None,
+    /,
+    *,
+    why: Why = _WHY,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+) -> int:
+    """Give a step, or its compensation, another round of attempts at once."""
+    return _change(where, Wish("retry", saga_id, which.name, why.reason, why.by, why.wait, step))
+
+
+@app.command
+def resolve(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    step: Annotated[str, Parameter(name="STEP")],
+    /,
+    *,
+    landed: Annotated[
+        bool | None, Parameter(negative="--not-landed", help="Whether it had its effect; one of them is required.")
+    ] = None,
+    result: Annotated[str | None, Parameter(help="What the action returned, as JSON; with --landed.")] = None,
+    why: Why = _WHY,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+) -> int:
+    """Vouch for what an unknown step, or its compensation, did: it landed, or it surely had no effect."""
+    wish = Wish("resolve", saga_id, which.name, why.reason, why.by, why.wait, step, landed, result)
+    return _change(where, wish)
+
+
+@app.command
+def skip(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    step: Annotated[str, Parameter(name="STEP")],
+    /,
+    *,
+    yes: Annotated[bool, Parameter(negative=(), help="Don't ask.")] = False,
+    why: Why = _WHY,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+) -> int:
+    """Do without a step, or without its compensation: then the saga ends failed, with your reason."""
+    return _change(where, Wish("skip", saga_id, which.name, why.reason, why.by, why.wait, step, yes=yes))
+
+
+@app.command
+def cancel(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    why: Why = _WHY,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+) -> int:
+    """Undo a saga that has not passed its point of no return."""
+    return _change(where, Wish("cancel", saga_id, which.name, why.reason, why.by, why.wait))
+
+
+@app.command
+def terminate(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    yes: Annotated[bool, Parameter(negative=(), help="Don't ask.")] = False,
+    why: Why = _WHY,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+) -> int:
+    """End a saga as failed, without undoing anything."""
+    return _change(where, Wish("terminate", saga_id, which.name, why.reason, why.by, why.wait, yes=yes))
+
+
+def _change(where: Where, wish: Wish) -> Exit:
+    checked(wish)  # before the store is looked for: a missing reason is the nearer mistake
+    return _with_store(where, lambda out, store: change(out, store, where.tenant, wish))
+
+
+def _with_store(where: Where, work: Callable[[Output, Store], Awaitable[Exit]]) -> Exit:
+    async def within() -> Exit:
+        async with opened(where.store) as store:
+            return await work(Output(where.json), store)
+
+    return asyncio.run(within())

@@ -1,0 +1,96 @@
+"""`atone list`: one line a saga, oldest first.
+
+Owns the table, the pages and the filter by status. Reads hot rows only, so a saga whose journal is damaged is listed
+like any other. Called by the command of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from atone._core.state import SagaStatus
+from atone.cli.exits import Exit, Stop
+from atone.cli.output import Output
+from atone.cli.place import find_saga
+from atone.cli.safe import safe
+from atone.cli.saga_json import summary_json
+from atone.cli.times import age, wait
+from atone.store import Query, Store, Summary
+
+STATUS_STYLES: dict[str, str] = {
+    SagaStatus.PENDING: "dim",
+    SagaStatus.RUNNING: "cyan",
+    SagaStatus.COMPENSATING: "yellow",
+    SagaStatus.COMPLETED: "green",
+    SagaStatus.COMPENSATED: "magenta",
+    SagaStatus.FAILED: "red",
+    SagaStatus.NEEDS_ATTENTION: "bold red",
+}
+
+
+async def list_sagas(
+    out: Output,
+    store: Store,
+    *,
+    now: float,
+    tenant: str,
+    name: str | None,
+    statuses: Sequence[str],
+    limit: int,
+    after: str | None,
+) -> Exit:
+    """Write one page of sagas."""
+    if limit < 1:
+        raise Stop(Exit.USAGE, "usage", "A page holds at least one saga; give --limit 1 or more.")
+    wanted = frozenset(_status(one) for one in statuses) or None
+    last = None if after is None else (await find_saga(store, tenant, after, name)).key
+    query = Query(tenant=tenant, name=name, statuses=wanted, after=last, limit=limit + 1)
+    found = list(await store.find(query))
+    page, more = found[:limit], len(found) > limit
+    if out.as_json:
+        for one in page:
+            out.data(summary_json(one))
+        return Exit.DONE
+    if not page:
+        out.say("No saga fits.")
+        return Exit.DONE
+    out.show(_table(page, now))
+    if more:
+        out.say(f"There are more. Add: --after {page[-1].name}/{page[-1].saga_id}")
+    return Exit.DONE
+
+
+def status_text(status: str) -> Text:
+    """Return a status in its colour."""
+    return Text(safe(status), STATUS_STYLES.get(status, ""))
+
+
+def _status(given: str) -> str:
+    try:
+        return SagaStatus(given.lower().replace("-", "_")).value
+    except ValueError:
+        known = ", ".join(status.value for status in SagaStatus)
+        raise Stop(Exit.USAGE, "usage", f"There is no status {given!r}. Give one of: {known}.") from None
+
+
+def _table(page: Sequence[Summary], now: float) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("ID", overflow="fold", min_width=12)
+    table.add_column("NAME", overflow="fold", min_width=8)
+    table.add_column("STATUS", no_wrap=True)
+    table.add_column("AGE", no_wrap=True, justify="right")
+    table.add_column("WAKE", no_wrap=True)
+    table.add_column("WORKER", overflow="ellipsis", no_wrap=True, min_width=6)
+    for one in page:
+        table.add_row(
+            Text(safe(one.saga_id)),
+            Text(safe(one.name)),
+            status_text(one.status),
+            age(now - one.created_at),
+            wait(one.wake_at, now),
+            Text(safe(one.owner or "-")),
+        )
+    return table
