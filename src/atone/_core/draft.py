@@ -92,11 +92,18 @@ class Draft:
 
     def rests(self) -> bool:
         """Whether no attempt is under way and no condition is being asked."""
-        return not self._asks and all(step.open is None for step in self.saga.steps)
+        if self._asks:
+            return False
+        for step in self.saga.steps:  # noqa: SIM110 - `all` over a generator costs three times as much, each turn
+            if step.open is not None:
+                return False
+        return True
 
     def decision(self) -> Decision:
         """Return what was drafted."""
-        saga = self.saga._replace(version=self.saga.version + 1) if self.entries else self.saga
+        saga = self.saga
+        if self.entries:
+            saga = saga.moved(saga.status, saga.steps, saga.rollback, saga.version + 1)
         over = saga.status.is_final or saga.status is SagaStatus.NEEDS_ATTENTION
         if not over:
             commands: tuple[Command, ...] = (*self._calls, *self._asks, *self._alerts)

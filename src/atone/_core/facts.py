@@ -14,6 +14,9 @@ from typing import TypeAlias
 class Operation(StrEnum):
     """What is called for a step. Action and compensation have effects and own keys; a probe only asks."""
 
+    # An enum's own hash is Python code, and operations are looked up several times a turn.
+    __hash__ = str.__hash__
+
     ACTION = "action"
     COMPENSATION = "compensation"
     PROBE = "probe"

@@ -147,8 +147,9 @@ def _last_words(state: StepState) -> str:
 
 
 def _all_over(draft: Draft) -> bool:
-    if not all(step.is_over for step in draft.saga.steps):
-        return False
+    for step in draft.saga.steps:
+        if not step.is_over:
+            return False
     if not draft.saga.status.is_final:
         draft.record(SagaEnded(SagaStatus.COMPLETED))
     return True
@@ -156,17 +157,19 @@ def _all_over(draft: Draft) -> bool:
 
 def _one_pass(draft: Draft) -> bool:
     """Look at each step once; return whether a wait ended, so that more may begin now."""
-    if any(step.attention is not None for step in draft.saga.steps):
-        # Nothing new begins while a person is needed: less to undo if they decide so.
-        return False
+    for state in draft.saga.steps:
+        if state.attention is not None:
+            # Nothing new begins while a person is needed: less to undo if they decide so.
+            return False
     moved = False
     for at, step in enumerate(draft.plan.steps):
         state = draft.saga.steps[at]
         if state.open is not None or state.is_over:
             continue
         if state.status is StepStatus.PENDING and state.due is None:
-            if all(draft.saga.steps[before].is_over for before in draft.plan.predecessors[at]):
-                moved |= _begin_step(draft, step, state)
+            if not _may_begin(draft, at):
+                continue
+            moved |= _begin_step(draft, step, state)
         elif state.due is not None:
             _start_if_due(draft, step, state)
         else:
@@ -174,6 +177,14 @@ def _one_pass(draft: Draft) -> bool:
         if draft.saga.is_backward or draft.at(step.name)[1].attention is not None:
             return False
     return moved
+
+
+def _may_begin(draft: Draft, at: int) -> bool:
+    steps = draft.saga.steps
+    for before in draft.plan.predecessors[at]:  # noqa: SIM110 - `all` over a generator costs three times as much
+        if not steps[before].is_over:
+            return False
+    return True
 
 
 def _begin_step(draft: Draft, step: StepPlan, state: StepState) -> bool:

@@ -261,7 +261,7 @@ def fold(plan: Plan, saga: SagaState | None, entries: Iterable[Entry]) -> SagaSt
         saga = apply(plan, saga, entry)
     if saga is None:
         raise Unfoldable("The journal's first row holds no entry.")
-    return saga._replace(version=saga.version + 1)
+    return saga.moved(saga.status, saga.steps, saga.rollback, saga.version + 1)
 
 
 def apply(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
@@ -278,10 +278,12 @@ def apply(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
         step = by_step(steps[at], entry, saga.is_backward)
         if step.result is not None and type(entry) in _ENDS and not saga.is_backward:
             step = _as_known(step)
-        return saga._replace(
-            status=_RUNS_NOW.get(saga.status, saga.status) if type(entry) in _RUNS else saga.status,
-            steps=(*steps[:at], step, *steps[at + 1 :]),
-            rollback=_joined(plan, saga, at, entry),
+        runs_now = saga.status is SagaStatus.PENDING and type(entry) in _RUNS
+        return saga.moved(
+            SagaStatus.RUNNING if runs_now else saga.status,
+            (*steps[:at], step, *steps[at + 1 :]),
+            _joined(plan, saga, at, entry) if saga.cause is not None else saga.rollback,
+            saga.version,
         )
     except KeyError as missing:
         raise Unfoldable(f"{type(entry).__name__} names {missing}, which the plan does not have.") from missing
@@ -304,12 +306,7 @@ def _started(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
 def _joined(plan: Plan, saga: SagaState, at: int, entry: Entry) -> tuple[str, ...]:
     """Return the rollback list; a sibling that was still under way at the turn joins it when it ends."""
     name = plan.steps[at].name
-    if (
-        not saga.is_backward
-        or type(entry) not in _MAY_JOIN
-        or name in saga.rollback
-        or not plan.steps[at].has_compensation
-    ):
+    if type(entry) not in _MAY_JOIN or name in saga.rollback or not plan.steps[at].has_compensation:
         return saga.rollback
     if type(entry) in _WITHOUT_EFFECT and not saga.steps[at].doubt:
         return saga.rollback
@@ -336,7 +333,9 @@ def _on_succeeded(step: StepState, entry: AttemptSucceeded, backward: bool) -> S
         gave_up = step.status is StepStatus.COMPENSATION_FAILED
         status = step.status if gave_up else StepStatus.COMPENSATED
         return step._replace(status=status, open=None, due=None, due_at=None)
-    return _as_known(step._replace(open=None, result=entry.result))
+    return step._replace(
+        status=StepStatus.SUCCEEDED, open=None, result=entry.result, due=None, due_at=None, attention=None
+    )
 
 
 def _as_known(step: StepState) -> StepState:
@@ -522,7 +521,7 @@ def _answered(plan: Plan, saga: SagaState, entry: RequestAnswered) -> SagaState:
 def _wait_ended(plan: Plan, saga: SagaState, entry: WaitEnded) -> SagaState:
     at = plan.index[entry.step]
     return saga._replace(
-        status=_RUNS_NOW.get(saga.status, saga.status),
+        status=SagaStatus.RUNNING if saga.status is SagaStatus.PENDING else saga.status,
         steps=(*saga.steps[:at], _on_wait_ended(saga.steps[at], entry, False), *saga.steps[at + 1 :]),
         mail=tuple(event for event in saga.mail if event.id != entry.request),
     )
@@ -562,7 +561,6 @@ _ON_SAGA: dict[type, Callable[[Plan, SagaState, Any], SagaState]] = {
     SagaEnded: _ended,
 }
 _RUNS = frozenset({AttemptStarted, WaitStarted, ConditionAnswered})
-_RUNS_NOW = {SagaStatus.PENDING: SagaStatus.RUNNING}
 _ENDS = frozenset({AttemptRejected, AttemptUnknown, AttemptLost, AttemptInterrupted, AttemptImpossible, ProbeAnswered})
 _WITHOUT_EFFECT = frozenset({AttemptRejected, AttemptImpossible})
 _MAY_JOIN = _WITHOUT_EFFECT | {AttemptSucceeded, AttemptUnknown, AttemptLost, AttemptInterrupted, LateSuccess}

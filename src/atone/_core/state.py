@@ -26,10 +26,7 @@ class SagaStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the saga is over for good."""
-        return self in _FINAL
-
-
-_FINAL = frozenset({SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED})
+        return self is SagaStatus.COMPLETED or self is SagaStatus.COMPENSATED or self is SagaStatus.FAILED
 
 
 class StepStatus(StrEnum):
@@ -148,3 +145,26 @@ class SagaState(NamedTuple):
     def is_backward(self) -> bool:
         """Whether the direction was decided: from here on the saga only undoes."""
         return self.cause is not None
+
+    def moved(
+        self, status: SagaStatus, steps: tuple[StepState, ...], rollback: tuple[str, ...], version: int
+    ) -> SagaState:
+        """Return a copy with what nearly every turn changes; `_replace` costs four times as much, several times a turn."""
+        return SagaState(
+            self.tenant,
+            self.name,
+            self.saga_id,
+            status,
+            steps,
+            self.input,
+            self.deadline,
+            version,
+            self.cause,
+            rollback,
+            self.rollback_deadline,
+            self.requests,
+            self.mail,
+            self.seen,
+            self.broken,
+            self.ended_because,
+        )
