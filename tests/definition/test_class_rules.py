@@ -717,6 +717,13 @@ def test_an_event_without_a_usable_name_is_refused(event: Any) -> None:
     assert 'Write wait_for_event("payment.settled", ...)' in message
 
 
+def test_names_of_a_hundred_characters_are_fine() -> None:
+    """The limit is the last that passes, for sagas, steps and events."""
+    name = "x" * 100
+    plan = make("X", {name: wait_for_event(name, int, timeout=1)}, name=name).plan()  # type: ignore[attr-defined]
+    assert (plan.name, plan.steps[0].name, plan.steps[0].event_name) == (name, name, name)
+
+
 def test_an_unknown_way_out_of_a_time_out_is_refused() -> None:
     """There are two."""
     bad: Any = "forward"

@@ -74,6 +74,9 @@ class Saga(Generic[I], metaclass=_MadeBy):
     saga backward while it can, `rollback_deadline` from that turn. `late_grace` is how long after its hard deadline a
     call may still land. Times are seconds or timedeltas.
 
+    A deadline has to fit one attempt of each action and every wait on the longest path up to and including the pivot
+    (to the end, if there is none); a rollback deadline one attempt of each compensation on the longest path back.
+
     Raises:
         DefinitionError: Something is missing or contradicts itself; the message says which line to add.
     """
