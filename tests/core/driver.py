@@ -13,7 +13,7 @@ from atone._core import facts
 from atone._core.commands import AskCondition, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Landed, Operation, Problem
-from atone._core.journal import AttemptStarted, Entry, RequestReceived, fold
+from atone._core.journal import AttemptStarted, AttentionRaised, Entry, RequestReceived, SagaParked, fold
 from atone._core.plan import Does, Plan, Role, StepPlan
 from atone._core.retry import Retry
 from atone._core.state import Open, Request, SagaState, SagaStatus, StepState, StepStatus
@@ -106,9 +106,13 @@ class Story:
         assert self._saga is not None
         return self._saga
 
-    @property
     def status(self) -> SagaStatus:
+        """Return the saga's status; a method, so that type checkers do not remember an earlier answer."""
         return self.saga.status
+
+    def to_undo(self) -> tuple[str, ...]:
+        """Return the rollback list."""
+        return self.saga.rollback
 
     @property
     def last(self) -> Decision:
@@ -192,6 +196,13 @@ class Story:
         due = self.last.wake_at if at is None else at
         assert due is not None, "nothing is due, ever"
         return self.tells(facts.Woke(), at=max(due, self.now))
+
+    def parks(self, why: str) -> Story:
+        """Leave the whole saga to a person, as a worker does that can't decide it."""
+        row: tuple[Entry, ...] = (AttentionRaised(None, why), SagaParked())
+        self.rows.append(row)
+        self._saga = fold(self.plan, self.saga, row)
+        return self
 
     def succeeds(self, *names: str, result: bytes | None = None, operation: Operation = ACTION) -> Story:
         """Let the attempts under way end well, one after the other."""
