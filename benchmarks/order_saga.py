@@ -1,0 +1,85 @@
+"""The saga that the benchmarks run: three trivial steps, so that what is measured is Atone and not the participants.
+
+Owns the definition and its ids, which all have one length, so that every saga's rows have the same sizes. Must not
+measure. Used by `throughput`, `recording` and `anatomy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from atone import Context, Reject, Saga, Tried, pivot, step
+
+WORKLOADS = ("order", "compensate")
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Order:
+    customer: str
+    item: str
+    quantity: int
+    cents: int
+
+
+@dataclass(frozen=True)
+class Reservation:
+    id: str
+    item: str
+    quantity: int
+
+
+@dataclass(frozen=True)
+class Payment:
+    id: str
+    cents: int
+
+
+@dataclass(frozen=True)
+class Shipment:
+    id: str
+    reservation: str
+    payment: str
+
+
+AN_ORDER = Order(customer="customer-000017", item="a-red-bicycle", quantity=2, cents=129_900)
+
+
+class PlaceOrder(Saga[Order], version=1):
+    """Reserve, pay, ship; with `declined` the shipment is rejected and both others are undone."""
+
+    def __init__(self, *, declined: bool) -> None:
+        self.declined = declined
+
+    @step()
+    async def reserve_inventory(self, ctx: Context[Order]) -> Reservation:
+        return Reservation(f"reservation-{ctx.saga_id}", ctx.input.item, ctx.input.quantity)
+
+    @reserve_inventory.compensation
+    async def release_inventory(self, ctx: Context[Order], tried: Tried[Reservation]) -> None:
+        pass
+
+    @step()
+    async def process_payment(self, ctx: Context[Order]) -> Payment:
+        return Payment(f"payment-{ctx.saga_id}", ctx.input.cents)
+
+    @process_payment.compensation
+    async def refund_payment(self, ctx: Context[Order], tried: Tried[Payment]) -> None:
+        pass
+
+    @pivot(reserve_inventory, process_payment)
+    async def create_shipment(self, ctx: Context[Order], reservation: Reservation, payment: Payment) -> Shipment:
+        if self.declined:
+            raise Reject("no carrier goes there")
+        return Shipment(f"shipment-{ctx.saga_id}", reservation.id, payment.id)
+
+
+def the_saga(workload: str) -> Saga[Any]:
+    """Return the saga object of a workload."""
+    return PlaceOrder(declined=workload == "compensate")
+
+
+def saga_id(client: int, number: int) -> str:
+    """Return an id that no other client or round of this process uses, always 18 characters."""
+    return f"order-{client:04d}-{number:07d}"
