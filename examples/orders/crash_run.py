@@ -95,7 +95,7 @@ class CrashRun:
 
     async def _until_killed(self, ports: Mapping[str, int], share: float) -> None:
         async with self._orchestrator(ports) as running:
-            self._display.say(f"orchestrator started, process {running.pid}")
+            self._say_started(running)
             progress = await self._next(running)
             while progress.ended < share * progress.total:
                 progress = await self._next(running)
@@ -105,12 +105,16 @@ class CrashRun:
 
     async def _to_the_end(self, ports: Mapping[str, int]) -> None:
         async with self._orchestrator(ports) as running:
-            self._display.say(f"orchestrator started on the same store, process {running.pid}")
+            self._say_started(running)
             progress = await self._next(running)
-            while progress.settled < progress.total:
+            while not progress.done:
                 progress = await self._next(running)
             self._ended.causes = progress.causes
             await running.wait()
+
+    def _say_started(self, running: Child) -> None:
+        again = " on the same store; it takes over when the killed one's lease ends" if self._ended.kills else ""
+        self._display.say(f"orchestrator started{again} (process {running.pid})")
 
     async def _next(self, running: Child) -> Progress:
         progress = msgspec.convert(await running.read(), Progress)

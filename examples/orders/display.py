@@ -32,16 +32,13 @@ class Progress(msgspec.Struct, frozen=True):
     counts: dict[str, int]
     causes: dict[str, int]
     """Why the ones that did not complete did not."""
+    done: bool
+    """Whether each has ended, or waits for a person."""
 
     @property
     def ended(self) -> int:
         """Sagas that are over for good."""
         return sum(self.counts.get(status, 0) for status in ("completed", "compensated", "failed"))
-
-    @property
-    def settled(self) -> int:
-        """Sagas that are over, or that nobody but a person can help."""
-        return self.ended + self.counts.get("needs_attention", 0)
 
 
 class Display:

@@ -60,7 +60,7 @@ class _Run:
             for order in self._orders:
                 group.create_task(self._follow(order))
         reporting.cancel()
-        self._report()
+        self._report(done=True)
 
     async def _follow(self, order: Order) -> None:
         shown = SagaStatus.PENDING
@@ -70,6 +70,7 @@ class _Run:
                 self._counts[shown.value] -= 1
                 shown = progress.status
                 self._counts[shown.value] += 1
+            self._report()
             match await handle.outcome():
                 case Compensated(cause) | NeedsAttention(cause=cause) | Failed(cause):
                     self._causes[_kind_of(cause)] += 1
@@ -81,8 +82,8 @@ class _Run:
             self._report()
             await asyncio.sleep(_REPORT_EVERY_SECONDS)
 
-    def _report(self) -> None:
-        progress = Progress(len(self._orders), dict(self._counts), dict(self._causes))
+    def _report(self, *, done: bool = False) -> None:
+        progress = Progress(len(self._orders), dict(self._counts), dict(self._causes), done)
         print(msgspec.json.encode(progress).decode(), flush=True)
 
 
