@@ -1,0 +1,59 @@
+"""Every store passes the same contract; the sentences of it are in `atone.testing.contracts`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from atone.stores.memory import MemoryStore
+from atone.stores.sqlite import SqliteStore
+from atone.testing.contracts import STORE_CHECKS, Check, Joined, Subject
+
+ROW_BYTES_MAX = 100_000
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_750_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def memory_subject(folder: Path) -> Subject:
+    clock = Clock()
+    return Subject(
+        MemoryStore(allow_volatile=True, clock=clock, row_bytes_max=ROW_BYTES_MAX), clock.advance, ROW_BYTES_MAX
+    )
+
+
+def sqlite_subject(folder: Path) -> Subject:
+    clock = Clock()
+    path = folder / "atone.db"
+
+    @contextmanager
+    def join() -> Iterator[Joined]:
+        connection = apsw.Connection(str(path))
+        connection.execute("BEGIN")
+        yield Joined(connection, lambda: connection.execute("COMMIT").get, lambda: connection.execute("ROLLBACK").get)
+        connection.close()
+
+    store = SqliteStore(path, clock=clock, row_bytes_max=ROW_BYTES_MAX)
+    return Subject(store, clock.advance, ROW_BYTES_MAX, join)
+
+
+@pytest.mark.parametrize("make", [memory_subject, sqlite_subject], ids=["memory", "sqlite"])
+@pytest.mark.parametrize("check", STORE_CHECKS, ids=repr)
+def test_store(check: Check, make: Callable[[Path], Subject], tmp_path: Path) -> None:
+    """One sentence of the contract holds for one store."""
+    asyncio.run(check(lambda: make(tmp_path)))
