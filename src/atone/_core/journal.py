@@ -319,9 +319,7 @@ def _on_started(step: StepState, entry: AttemptStarted, backward: bool) -> StepS
     counted = Tries(entry.attempt, tries.failed, tries.lost)
     if entry.operation is Operation.ACTION:
         began = entry.at if step.began_at is None else step.began_at
-        return step._replace(
-            status=StepStatus.RUNNING, open=opened, action=counted, due=None, due_at=None, began_at=began
-        )
+        return step.acting(opened, counted, began)
     if entry.operation is Operation.PROBE:
         return step._replace(open=opened, probe=counted, due=None, due_at=None)
     return step._replace(status=StepStatus.COMPENSATING, open=opened, compensation=counted, due=None, due_at=None)
@@ -333,9 +331,7 @@ def _on_succeeded(step: StepState, entry: AttemptSucceeded, backward: bool) -> S
         gave_up = step.status is StepStatus.COMPENSATION_FAILED
         status = step.status if gave_up else StepStatus.COMPENSATED
         return step._replace(status=status, open=None, due=None, due_at=None)
-    return step._replace(
-        status=StepStatus.SUCCEEDED, open=None, result=entry.result, due=None, due_at=None, attention=None
-    )
+    return step.known(entry.result)
 
 
 def _as_known(step: StepState) -> StepState:

@@ -98,7 +98,8 @@ def _retry(draft: Draft, request: Request) -> Answer:
         return "refused", "nothing there waits for a retry or needs attention"
     for name in ready:
         step, state = draft.at(name)
-        draft.record(StepReset(name, *_next_try(draft, step, state, request.landed is False)))
+        is_vouched = request.step is not None and request.landed is False
+        draft.record(StepReset(name, *_next_try(draft, step, state, is_vouched)))
     _resume(draft)
     return "applied", ""
 
