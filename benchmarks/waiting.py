@@ -1,7 +1,7 @@
 """What a waiting saga costs: bytes of memory and of disk for each, and how soon a thousand of them end when asked to.
 
-Starts sagas that hold something and then wait up to an hour for an event, looks at this process's memory before and after,
-then sends some of them their event. Must not keep anything about a saga itself while it measures memory. Run as
+Starts sagas that hold something and then wait up to an hour for an event, looks at this process before and after, and
+sends some of them their event. Must not keep anything about a saga itself while it measures memory. Run as
 `python -m benchmarks.waiting --sagas 100000 --json`.
 """
 
