@@ -20,6 +20,7 @@ log = logging.getLogger("atone.commit")
 Landed: TypeAlias = Callable[[TurnResult], None]
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
+DELIVER_AT_ONCE = 32
 
 
 class Committer:
@@ -81,8 +82,15 @@ class Committer:
                 return
             self.batches += 1
             self.turns += len(batch)
-            for (_, landed), result in zip(batch, results, strict=True):
-                landed(result)
+            self._deliver([landed for _, landed in batch], results, 0)
+
+    def _deliver(self, waiting: list[Landed], results: list[TurnResult], at: int) -> None:
+        """Tell the next few runners, then let what they do run: their next turns are written while the rest is told."""
+        end = at + DELIVER_AT_ONCE
+        for landed, result in zip(waiting[at:end], results[at:end], strict=True):
+            landed(result)
+        if end < len(waiting):
+            asyncio.get_running_loop().call_soon(self._deliver, waiting, results, end)
 
     async def _write(self, turns: list[Turn]) -> list[TurnResult] | None:
         pause = FIRST_PAUSE_SECONDS
