@@ -88,14 +88,19 @@ def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 async def saga_ends(store_url: str) -> dict[str, str]:
     """Return the status of each order's saga, by the order's id."""
-    ends: dict[str, str] = {}
     # No definition is given, so nothing is run here: this only looks.
     async with Orchestrator(store_url, sagas=[]) as orchestrator:
-        page = await orchestrator.list(limit=_PAGE)
-        while page:
-            ends.update((saga.saga_id.removeprefix(_SAGA_ID_PREFIX), saga.status.value) for saga in page)
-            page = await orchestrator.list(limit=_PAGE, after=page[-1])
-    return ends
+        return await statuses_of_orders(orchestrator)
+
+
+async def statuses_of_orders(orchestrator: Orchestrator) -> dict[str, str]:
+    """Return the same from an orchestrator that is open."""
+    statuses: dict[str, str] = {}
+    page = await orchestrator.list(limit=_PAGE)
+    while page:
+        statuses.update((saga.saga_id.removeprefix(_SAGA_ID_PREFIX), saga.status.value) for saga in page)
+        page = await orchestrator.list(limit=_PAGE, after=page[-1])
+    return statuses
 
 
 def main() -> int:

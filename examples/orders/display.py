@@ -18,9 +18,10 @@ from examples.orders.books import COMPLETED, Books, Mistake
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.text import Text
 
 _LIFE = ("pending", "running", "compensating", "needs_attention", "completed", "compensated", "failed")
-_BAR_WIDTH = 30
+_BAR_WIDTH = 20
 _PLAIN_EVERY_SECONDS = 1.0
 MISTAKES_SHOWN_MAX = 20
 
@@ -62,7 +63,7 @@ class Display:
     def say(self, text: str) -> None:
         """Write a line that stays."""
         if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -70,7 +71,7 @@ class Display:
         """Show how many sagas stand where."""
         line = _progress_line(progress)
         if self._live is not None:
-            self._live.update(line, refresh=True)
+            self._live.update(_one_line(line), refresh=True)
         elif time.monotonic() - self._shown_at >= _PLAIN_EVERY_SECONDS:
             self._shown_at = time.monotonic()
             self.say(line)
@@ -95,6 +96,12 @@ def _live_line() -> Live | None:
     except ImportError:
         return None
     return Live("", console=Console(stderr=True), transient=True)
+
+
+def _one_line(text: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def books_text(books: Books, mistakes: Sequence[Mistake]) -> str:

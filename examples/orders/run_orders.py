@@ -11,14 +11,14 @@ import argparse
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
 import msgspec
 
 from atone import Compensated, Completed, Failed, NeedsAttention, Orchestrator, SagaStatus
-from examples.orders.audit import saga_id_of
+from examples.orders.audit import saga_id_of, statuses_of_orders
 from examples.orders.children import when_stdin_closes
 from examples.orders.clients import Inventory, Payments, Shipping
 from examples.orders.display import Progress
@@ -41,16 +41,19 @@ async def run_orders(settings: argparse.Namespace) -> None:
             Inventory(http, settings.inventory), Payments(http, settings.payments), Shipping(http, settings.shipping)
         )
         async with Orchestrator(settings.store, sagas=[saga]) as orchestrator:
-            await _Run(orchestrator, orders, settings.inflight).run()
+            await _Run(orchestrator, orders, await statuses_of_orders(orchestrator), settings.inflight).run()
 
 
 class _Run:
     """Follows every order; at most so many at a time, in the order of the file."""
 
-    def __init__(self, orchestrator: Orchestrator, orders: Sequence[Order], inflight: int) -> None:
+    def __init__(
+        self, orchestrator: Orchestrator, orders: Sequence[Order], found: Mapping[str, str], inflight: int
+    ) -> None:
         self._orchestrator, self._orders = orchestrator, orders
         self._places = asyncio.Semaphore(inflight)
-        self._counts = Counter({SagaStatus.PENDING.value: len(orders)})
+        self._statuses = {order.id: found.get(order.id, SagaStatus.PENDING.value) for order in orders}
+        self._counts = Counter(self._statuses.values())
         self._causes: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -63,13 +66,12 @@ class _Run:
         self._report(done=True)
 
     async def _follow(self, order: Order) -> None:
-        shown = SagaStatus.PENDING
         async with self._places:
             handle = await self._orchestrator.start(PlaceOrder, order, saga_id=saga_id_of(order.id))
             async for progress in handle.watch():
-                self._counts[shown.value] -= 1
-                shown = progress.status
-                self._counts[shown.value] += 1
+                self._counts[self._statuses[order.id]] -= 1
+                self._statuses[order.id] = progress.status.value
+                self._counts[progress.status.value] += 1
             self._report()
             match await handle.outcome():
                 case Compensated(cause) | NeedsAttention(cause=cause) | Failed(cause):
