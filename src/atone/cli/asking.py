@@ -16,7 +16,7 @@ import msgspec
 
 from atone._core.plan import Plan
 from atone._core.state import SagaState
-from atone._runtime.reader import Glimpse, glimpse
+from atone._runtime.reader import Glimpse, find_one, glimpse
 from atone._runtime.requests import REASON_LENGTH_MAX, Answer, Receipt, ask
 from atone.cli.exits import Exit, Stop
 from atone.cli.output import Output
@@ -24,7 +24,7 @@ from atone.cli.place import find_saga
 from atone.cli.safe import safe
 from atone.cli.saga_json import summary_json
 from atone.codec import Codec
-from atone.errors import CorruptJournal, OutcomeTimeout, PayloadError
+from atone.errors import OutcomeTimeout, PayloadError, StoreError, StoreUnavailable
 from atone.store import FINAL_STATUSES, Store, Summary
 
 # What is asked on a terminal before a change that leaves effects standing.
@@ -62,7 +62,7 @@ def checked(wish: Wish) -> tuple[str, str]:
         raise Stop(Exit.USAGE, "usage", text)
     if not by:
         raise Stop(Exit.USAGE, "usage", 'Say who asks. Add: --by "..."')
-    if wish.wait_seconds < 0:
+    if not wish.wait_seconds >= 0:  # not a number is refused too
         raise Stop(Exit.USAGE, "usage", "Nobody can wait for less than no time; give --wait 0 or more.")
     if wish.kind == "resolve" and wish.landed is None:
         raise Stop(Exit.USAGE, "usage", "Say what happened. Add: --landed, or --not-landed")
@@ -91,11 +91,11 @@ async def change(out: Output, store: Store, tenant: str, wish: Wish) -> Exit:
         landed=wish.landed,
     )
     answer, why_not = await _answer(receipt, wish.wait_seconds)
-    now = await glimpse(store, summary.key)
+    summary = await _summary_now(store, summary)
     if out.as_json:
-        out.data(_document(now.summary, wish, receipt, answer, reason, by))
+        out.data(_document(summary, wish, receipt, answer, reason, by))
     else:
-        _tell(out, now.summary, wish, answer, why_not)
+        _tell(out, summary, wish, answer, why_not)
     return _exit(answer)
 
 
@@ -181,8 +181,16 @@ async def _answer(receipt: Receipt, wait_seconds: float) -> tuple[Answer | None,
         return await receipt.answer(timeout=wait_seconds), ""
     except OutcomeTimeout:
         return None, ""
-    except CorruptJournal as damage:
-        return None, str(damage)
+    except StoreError as error:  # it is recorded whatever the store says now
+        return None, str(error)
+
+
+async def _summary_now(store: Store, summary: Summary) -> Summary:
+    try:
+        found = await find_one(store, summary.tenant, summary.name, summary.saga_id)
+    except StoreUnavailable:
+        return summary
+    return found or summary
 
 
 def _exit(answer: Answer | None) -> Exit:

@@ -7,6 +7,7 @@ owns the matter. Called by `atone.cli.main` alone.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 import time
@@ -44,9 +45,14 @@ _WHERE, _WHICH, _WHY = Where(), Which(), Why()
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an id that the terminal can't show is escaped
     out = Output("--json" in arguments)
     try:
+        _refuse_undecodable(arguments)
         result = app(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
         return int(result) if isinstance(result, int) else Exit.DONE
     except CycloptsError as wrong:
         hint = " Options come after the command." if arguments[:1] and arguments[0].startswith("-") else ""
@@ -67,6 +73,15 @@ def run(arguments: list[str]) -> int:
         return Exit.REFUSED
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    """Refuse bytes that are no UTF-8, which the interpreter passes on as lone surrogates: no store can hold them."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise Stop(Exit.USAGE, "usage", f"{argument!r} is not valid UTF-8; write it in UTF-8.") from None
 
 
 @app.command(name="list")

@@ -20,6 +20,8 @@ from atone.cli.saga_json import summary_json
 from atone.cli.times import age, wait
 from atone.store import Query, Store, Summary
 
+_PAGE_MAX = 10_000
+
 STATUS_STYLES: dict[str, str] = {
     SagaStatus.PENDING: "dim",
     SagaStatus.RUNNING: "cyan",
@@ -43,8 +45,10 @@ async def list_sagas(
     after: str | None,
 ) -> Exit:
     """Write one page of sagas."""
-    if limit < 1:
-        raise Stop(Exit.USAGE, "usage", "A page holds at least one saga; give --limit 1 or more.")
+    if not 1 <= limit <= _PAGE_MAX:
+        raise Stop(
+            Exit.USAGE, "usage", f"A page holds 1 to {_PAGE_MAX} sagas; give a --limit between, and use --after."
+        )
     wanted = frozenset(_status(one) for one in statuses) or None
     last = None if after is None else (await find_saga(store, tenant, after, name)).key
     query = Query(tenant=tenant, name=name, statuses=wanted, after=last, limit=limit + 1)

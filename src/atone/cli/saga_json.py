@@ -75,9 +75,8 @@ def plain(value: Any, shown: Shown) -> Any:
     names = _names_of(value)
     if names:
         return {name: plain(getattr(value, name), shown) for name in names}
-    if isinstance(value, tuple):
-        parts: tuple[Any, ...] = value
-        return [plain(one, shown) for one in parts]
+    if issubclass(type(value), tuple):
+        return [plain(one, shown) for one in value]
     return value
 
 
