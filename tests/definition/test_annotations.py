@@ -106,6 +106,44 @@ def test_types_of_the_function_around_the_class_are_found() -> None:
     assert [one.plan.result_type for one in definition.steps] == ["Innermost", "dict[str, Nested.Own]"]
 
 
+def test_a_class_made_after_its_outer_function_has_returned_is_built_without_it() -> None:
+    """What is gone cannot be looked up; what is there is found."""
+
+    def outer() -> Callable[[], type[Saga[Any]]]:
+        def inner() -> type[Saga[Any]]:
+            class Local:
+                pass
+
+            class Made(Saga[Order]):
+                @step(no_compensation="it only reads")
+                def a(self, ctx: Context[Order]) -> Local:
+                    return Local()
+
+            return Made
+
+        return inner
+
+    assert definition_of(outer()()).plan.steps[0].result_type == "Local"
+
+
+def test_names_of_a_caller_are_not_mistaken_for_those_around_the_class() -> None:
+    """Only functions that the class stands in are looked at, as in Python itself."""
+
+    def makes() -> type[Saga[Any]]:
+        class Made(Saga[Order]):
+            @step(no_compensation="it only reads")
+            def a(self, ctx: Context[Order]) -> Payment:
+                return Payment("1")
+
+        return Made
+
+    def calls() -> type[Saga[Any]]:
+        Payment = int  # noqa: F841, N806 - what must not be taken
+        return makes()
+
+    assert definition_of(calls()).by_name["a"].result_type is Payment
+
+
 def test_a_step_named_like_a_type_does_not_hide_it() -> None:
     """Annotations mean types, never steps."""
 
