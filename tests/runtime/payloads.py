@@ -175,12 +175,13 @@ class Item(pydantic.BaseModel):
     at: datetime | None = None
     tags: set[str] = set()
 
-    model_config = pydantic.ConfigDict(validate_by_name=True)
-
 
 class Basket(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
     items: list[Item]
     note: str | None = None
+    counts: dict[str, int] = {}
 
     @pydantic.computed_field  # type: ignore[prop-decorator]
     @property
@@ -216,7 +217,7 @@ class Sealer:
     def decrypt(self, data: bytes, context: bytes) -> bytes:
         nonce, tag, masked = data[:16], data[16:48], data[48:]
         if not hmac.compare_digest(tag, self._tag(nonce, context, masked)):
-            raise ValueError(f"bad tag for {masked!r}")
+            raise ValueError(f"bad tag for {SECRET}")
         return self._mask(nonce, masked)
 
 
@@ -244,13 +245,15 @@ moments = st.datetimes(timezones=st.none() | offsets | st.just(UTC)).map(lambda 
 lines = st.builds(Line, texts, decimals, st.frozensets(texts, max_size=3))
 items = st.builds(
     Item,
-    sku=texts,
+    stockKeepingUnit=texts,
     many=st.integers(),
     price=st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-(10**9), max_value=10**9),
     at=st.none() | moments,
     tags=st.sets(texts, max_size=3),
 )
-baskets = st.builds(Basket, items=st.lists(items, max_size=3), note=st.none() | texts)
+baskets = st.builds(
+    Basket, items=st.lists(items, max_size=3), note=st.none() | texts, counts=st.dictionaries(texts, ints, max_size=2)
+)
 json_values = st.recursive(
     st.none() | st.booleans() | ints | floats | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
