@@ -120,7 +120,8 @@ class Claimed(NamedTuple):
 
     `taken`: sagas that are mine from now on, or were mine already without my knowing (the reply of an earlier claim was
     lost); open attempts in them belong to a process that is gone. `newer`: sagas that I own and know, with a row or a
-    request that I may not have seen. `unclaimable`: how many due sagas have a definition that I was not asked to run.
+    request that I may not have seen. `unclaimable`: how many due sagas have a definition that I was not asked to run
+    (a store may stop counting at 1,000).
     `dead_letters`: how many early events were given up in this call. `now`: the store's clock.
     """
 
@@ -219,7 +220,7 @@ class Store(Protocol):
         ...
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
-        """Insert a new, unowned saga within the caller's transaction on `connection`.
+        """Insert a new, unowned saga within the caller's transaction on `connection`, due at `wake_at` or at once.
 
         Raises:
             TypeError: The connection is of a kind that this store can't use, with the reason.
@@ -242,7 +243,8 @@ class Store(Protocol):
         """Take over what needs an owner, at most `limit` sagas, shared fairly between the definitions.
 
         Workers whose lease is over are declared dead first, for ever. Taken are: unfinished sagas of dead owners, unowned
-        sagas that are due, and sagas that are mine but not `known`. `definitions` are (name, version, plan hash).
+        sagas that are due, and sagas that are mine but not `known`. `definitions` are (name, version, plan hash). A
+        claim that takes something prolongs my lease to `lease_seconds` from now, if it would end sooner.
 
         Raises:
             WorkerDead: Nothing was written.

@@ -16,8 +16,10 @@ from atone.stores._sqlite_turn import write_turn
 
 
 def start(turn: Turn, connection: object, path: str, now: float) -> TurnResult:
-    """Insert a saga that nobody owns, as part of the caller's transaction."""
+    """Insert a saga that nobody owns, due at once unless it says when, as part of the caller's transaction."""
     usable = _usable(connection, path)
+    if turn.hot is not None and turn.hot.wake_at is None:
+        turn = turn._replace(hot=turn.hot._replace(wake_at=now))
     try:
         return write_turn(usable, None, turn, now)
     except apsw.Error as error:

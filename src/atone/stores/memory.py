@@ -146,7 +146,7 @@ class MemoryStore:
             taken = [key for key in mine if key not in known][:limit]
             due = [key for key, saga in self._unfinished() if self._is_due(saga, now)]
             queues = [[key for key in due if self._sagas[key].definition == one] for one in sorted(definitions)]
-            for key in islice(_in_turns(queues), limit - len(taken)):
+            for key in islice(self._in_turns(queues), limit - len(taken)):
                 self._sagas[key].owner = worker
                 taken.append(key)
             if taken:
@@ -184,7 +184,7 @@ class MemoryStore:
 
     def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
         saga = self._sagas.get(turn.key)
-        if saga is not None and _stands(saga, turn):
+        if saga is not None and self._stands(saga, turn):
             return TurnResult.APPLIED
         if len(turn.entries) > self._row_bytes_max:
             return TurnResult.REFUSED
@@ -200,6 +200,9 @@ class MemoryStore:
             saga.status, saga.wake_at = turn.hot.status, turn.hot.wake_at
             saga.owner = worker if turn.hot.owned else None
         return TurnResult.APPLIED
+
+    def _stands(self, saga: _Saga, turn: Turn) -> bool:
+        return any((row.version, row.commit_id) == (turn.version, turn.commit_id) for row in saga.rows)
 
     def _insert(self, worker: str, turn: Turn, birth: Birth, now: float) -> TurnResult:
         identity = (birth.tenant, birth.name, birth.saga_id)
@@ -239,6 +242,11 @@ class MemoryStore:
             return saga.wake_at is not None and saga.wake_at <= now
         return saga.owner not in self._workers or self._workers[saga.owner].dead
 
+    def _in_turns(self, queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
+        """Yield the first of each queue, then the second of each, and so on."""
+        for at in range(max(map(len, queues), default=0)):
+            yield from (queue[at] for queue in queues if at < len(queue))
+
     def _load(self, key: bytes, after: int, with_plan: bool) -> Loaded:
         saga = self._sagas[key]
         plan = self._plans.get(saga.definition) if with_plan else None
@@ -249,22 +257,12 @@ class MemoryStore:
         return Summary(key, *saga.birth, saga.status, saga.owner, saga.wake_at, saga.created_at)
 
 
-def _stands(saga: _Saga, turn: Turn) -> bool:
-    return any((row.version, row.commit_id) == (turn.version, turn.commit_id) for row in saga.rows)
-
-
 def _ask(saga: _Saga, delivery: Delivery, now: float) -> None:
     saga.rows.append(Row(len(saga.rows) + 1, now, delivery.commit_id, delivery.entries))
     saga.requests.add(delivery.request_id)
     saga.asked = True
     if saga.owner is None:
         saga.wake_at = now
-
-
-def _in_turns(queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
-    """Yield the first of each queue, then the second of each, and so on."""
-    for at in range(max(map(len, queues), default=0)):
-        yield from (queue[at] for queue in queues if at < len(queue))
 
 
 def _fits(one: Summary, query: Query) -> bool:

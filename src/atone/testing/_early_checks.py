@@ -115,6 +115,22 @@ async def a_start_inside_a_transaction_shows_when_that_commits(lab: Lab) -> None
 
 
 @Check
+async def a_start_inside_a_transaction_is_due_unless_it_says_when(lab: Lab) -> None:
+    """Nobody owns it, whatever its first turn says, and it must not wait for ever."""
+    if lab.subject.join is None:
+        return
+    worker = lab.worker(1000)
+    at_once, later = birth_of(lab.key(), owned=True), birth_of(lab.key(), owned=False, wake_at=lab.now() + 5)
+    with lab.subject.join() as joined:
+        for first in (at_once, later):
+            await lab.store.start(first, connection=joined.connection)
+        joined.commit()
+    same((await lab.claim(worker)).taken, (at_once.key,), "taken at once")
+    lab.advance(5)
+    same((await lab.claim(worker, known=[at_once.key])).taken, (later.key,), "taken later")
+
+
+@Check
 async def a_start_inside_a_transaction_needs_a_free_name(lab: Lab) -> None:
     """TAKEN, and what else the caller wrote is not affected; early events are taken along here too."""
     if lab.subject.join is None:
