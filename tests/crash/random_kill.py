@@ -1,0 +1,120 @@
+"""Kill an orchestrator at random moments, start it again, many times; then let everything end and read the verdict.
+
+Owns the moments of the kills, drawn from `--seed`; what a process has reached by then is the machine's affair. Must not
+look into a saga: `verdict` does. Run as `python -m tests.crash.random_kill --store sqlite --kills 200 --json`; the last
+line is the verdict, and the exit status is 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import random
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from tests.crash.child import Files, Life
+from tests.crash.processes import Broken, Process
+from tests.crash.verdict import Verdict, judge, read
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to torment. `drain_seconds` bounds how long everything may take to end at last."""
+
+    kills: int
+    seed: int = 1
+    feeders: int = 16
+    drain_seconds: float = 120.0
+
+
+def torment(files: Files, plan: Plan) -> bool:
+    """Kill and start again, then let everything end; return whether it did in time."""
+    rng = random.Random(plan.seed)
+    for number in range(plan.kills):
+        life = Life(str(files.folder), f"life{number:04d}", plan.seed, plan.feeders)
+        with Process(files, life) as process:
+            # Most kills hit sagas at work; some hit a process that has barely begun to open its store.
+            if rng.random() < 0.85:
+                process.wait_until_ready()
+                sleep(rng.uniform(0.005, 0.4))
+            else:
+                sleep(rng.uniform(0.0, 0.6))
+            process.kill()
+    with Process(files, Life(str(files.folder), "last", plan.seed, drain=True)) as last:
+        return last.ends_within(plan.drain_seconds)
+
+
+def report(verdict: Verdict, plan: Plan, seconds: float, refusals: int) -> dict[str, Any]:
+    """Return the verdict as the last line."""
+    return {
+        "test": "random_kill",
+        "store": "sqlite",
+        "kills": plan.kills,
+        "sagas": verdict.ends.total(),
+        "stranded": len(verdict.stranded),
+        "untrue": len(verdict.untrue),
+        "twice": len(verdict.twice),
+        "seconds": round(seconds, 1),
+        "ends": dict(verdict.ends),
+        "attempts_lost": verdict.attempts_lost,
+        "calls_repeated": verdict.calls_repeated,
+        "late_actions_refused": refusals,
+        "seed": plan.seed,
+        "python": platform.python_version(),
+    }
+
+
+def _show(verdict: Verdict) -> None:
+    for kind in ("stranded", "untrue", "twice"):
+        cases: list[str] = getattr(verdict, kind)
+        for case in cases[:SHOWN]:
+            print(f"{kind}: {case}", file=sys.stderr)
+        if len(cases) > SHOWN:
+            print(f"{kind}: and {len(cases) - SHOWN} more", file=sys.stderr)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Kill an orchestrator at random, and see whether every saga ends true."
+    )
+    parser.add_argument("--store", choices=["sqlite"], default="sqlite")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--feeders", type=int, default=Plan.feeders, help="sagas that are always under way")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the databases; they are kept anyway if anything is wrong"
+    )
+    parser.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
+    options = parser.parse_args()
+    plan = Plan(options.kills, options.seed, options.feeders)
+    files = Files(Path(tempfile.mkdtemp(prefix="atone-kill-")))
+    begun = monotonic()
+    try:
+        torment(files, plan)
+        found = asyncio.run(read(files))
+    except Broken as broken:
+        print(f"{broken}\nEverything is kept in {files.folder}", file=sys.stderr)
+        return 2
+    verdict = judge(found)
+    _show(verdict)
+    if options.keep or not verdict.holds:
+        print(f"The databases are kept in {files.folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(files.folder)
+    figures = report(verdict, plan, monotonic() - begun, found.refusals)
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:22} {value}" for name, value in figures.items()))
+    return 0 if verdict.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
