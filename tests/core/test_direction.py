@@ -53,6 +53,13 @@ def test_a_saga_that_turned_back_never_goes_forward_again() -> None:
     assert story.is_("j") is StepStatus.PENDING
 
 
+def test_a_saga_that_turned_back_is_not_completed_by_its_last_step() -> None:
+    """(checked) Every step has succeeded in the end, and every one of them is undone: that was decided."""
+    story = given(saga_of(step("a"), step("b"))).succeeds("a").asked("cancel").succeeds("b")
+    assert story.status() is SagaStatus.COMPENSATING
+    assert story.undoes("b").undoes("a").status() is SagaStatus.COMPENSATED
+
+
 def test_a_reload_between_the_turn_and_the_first_undo_goes_on_backward() -> None:
     """The decision was taken on a draining worker: the next one undoes."""
     story = given(saga_of(step("a"), step("b"))).succeeds("a")

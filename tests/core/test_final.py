@@ -105,3 +105,11 @@ def test_the_same_saga_and_fact_give_the_same_decision() -> None:
     story = given(saga_of(step("a"), step("b"))).succeeds("a")
     fact = facts.CameToNothing("b", ACTION, 1, Problem("X", ""))
     assert decide(story.plan, story.saga, fact, 3.0) == decide(story.plan, story.saga, fact, 3.0)
+
+
+def test_a_late_success_does_not_reopen_a_final_saga() -> None:
+    """(checked) Somebody had said that it did not land and the saga has ended: it stays as it ended."""
+    story = given(saga_of(step("a", at_most_once=True))).breaks("a").asked("resolve", step="a", landed=False)
+    assert story.status() is SagaStatus.COMPENSATED
+    before = story.saga
+    assert story.arrives_late("a").saga == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from atone._core import facts
 from atone._core.commands import Call
 from atone._core.journal import AttemptStarted, AttemptSucceeded, SagaEnded, SagaStarted
+from atone._core.retry import Retry
 from atone._core.state import SagaStatus, StepStatus
 from tests.core.driver import ACTION, COMPENSATION, RETRY, given, saga_of, step
 
@@ -133,3 +134,19 @@ def test_a_fact_of_an_attempt_that_is_not_under_way_is_a_duplicate() -> None:
     story.tells(facts.Rejected("a", ACTION, 1, facts.Problem("X", "")))
     story.tells(facts.Impossible("a", ACTION, 1, facts.Problem("X", "")))
     assert story.saga == before
+
+
+def test_a_crash_does_not_exhaust_a_policy_that_was_tightened_meanwhile() -> None:
+    """Two failures of five, then a deploy that allows two: the next crash is still no failure."""
+    story = given(saga_of(step("a", retry=Retry(attempts=5, jitter=0.0)))).breaks("a").wakes().breaks("a").wakes()
+    story.plan = saga_of(step("a", retry=Retry(attempts=2, jitter=0.0)))
+    assert story.loses("a").started == ["a", "a", "a", "a"]
+    assert story.breaks("a").status() is SagaStatus.COMPENSATING
+
+
+def test_an_outcome_of_an_earlier_attempt_does_not_end_the_present_one() -> None:
+    """The first attempt's rejection comes while the second one runs: it says nothing of the second."""
+    story = given(saga_of(step("a"))).breaks("a").wakes()
+    story.tells(facts.Rejected("a", ACTION, 1, facts.Problem("X", "")))
+    assert story.open("a").attempt == 2
+    assert not story.saga.is_backward

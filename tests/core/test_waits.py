@@ -94,6 +94,13 @@ def test_an_event_that_comes_after_the_turn_is_ignored() -> None:
     assert story.undone == ["a"]
 
 
+def test_an_event_for_a_step_that_was_never_reached_is_ignored_after_the_turn() -> None:
+    """The saga will never come to wait for it."""
+    story = given(saga_of(step("a"), step("b"), event("paid"))).succeeds("a").rejects("b")
+    assert story.asked("event", id="e", event="paid").answers() == {"e": "ignored"}
+    assert story.saga.mail == ()
+
+
 def test_the_same_event_twice_is_one() -> None:
     """The same id is heard once; a second event of that name finds nobody waiting."""
     story = given(saga_of(event("paid"), step("a"))).asked("event", id="e", event="paid", payload=b"1")

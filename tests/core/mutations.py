@@ -1,0 +1,483 @@
+"""The list of mutants: one change to the core for each rule that must not be broken, and the test that must see it.
+
+Owns the list alone; `mutants.py` applies it. `old` must stand exactly once in its file, so that the list fails loudly
+when the core changes. `checked` marks the rules that the design marks so: leave one out and a saga is lost, done twice
+or falsely called compensated.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One change, the rule it breaks, and the test (module::name) that must fail then."""
+
+    file: str
+    old: str
+    new: str
+    breaks: str
+    killed_by: str
+    checked: bool = False
+
+
+INTENT = (
+    Mutant(
+        "draft.py",
+        "self.record(AttemptStarted(step.name, operation, attempt, deadline, self.now))",
+        "self.entries.append(AttemptStarted(step.name, operation, attempt, deadline, self.now)) if operation "
+        "is not Operation.COMPENSATION else None",
+        "intent before act, backward too",
+        "test_intent::test_the_intent_of_an_undo_comes_before_the_undo",
+        checked=True,
+    ),
+    Mutant(
+        "draft.py",
+        "        if not self.may_start:\n            self.wake(self.now)\n            return\n"
+        "        if operation is Operation.ACTION",
+        "        if operation is Operation.ACTION",
+        "no intent while the worker drains",
+        "test_intent::test_a_draining_worker_records_outcomes_and_begins_nothing",
+    ),
+    Mutant(
+        "forward.py",
+        "    if state.due_at > draft.now:\n        draft.wake(state.due_at)\n    elif state.due is",
+        "    if state.due is",
+        "no intent during back-off",
+        "test_intent::test_a_look_before_the_back_off_is_over_begins_nothing",
+    ),
+    Mutant(
+        "decide.py",
+        "settle_unknown(draft, name, delay=0.0, counted=False)",
+        "settle_unknown(draft, name, delay=0.0)",
+        "a crash never exhausts a policy",
+        "test_intent::test_a_crash_does_not_exhaust_a_policy_that_was_tightened_meanwhile",
+    ),
+    Mutant(
+        "journal.py",
+        "tries._replace(lost=tries.lost + 1)",
+        "tries._replace(lost=tries.lost + 1, failed=tries.failed + 1)",
+        "a crash uses up no attempt",
+        "test_intent::test_an_attempt_that_ended_with_its_process_uses_up_no_attempt",
+    ),
+    Mutant(
+        "decide.py",
+        "if times > draft.plan.recoveries_max else None",
+        "if times > draft.plan.recoveries_max + 9999 else None",
+        "crashes are bounded",
+        "test_intent::test_a_step_whose_processes_keep_dying_needs_attention",
+    ),
+    Mutant(
+        "decide.py",
+        "return state.open is not None and state.open.operation is operation and state.open.attempt == attempt",
+        "return state.open is not None and state.open.operation is operation",
+        "an outcome belongs to its attempt",
+        "test_intent::test_an_outcome_of_an_earlier_attempt_does_not_end_the_present_one",
+    ),
+)
+
+UNKNOWN = (
+    Mutant(
+        "forward.py",
+        "if step.has_compensation and (state.doubt or state.status is StepStatus.SUCCEEDED)",
+        "if step.has_compensation and state.status is StepStatus.SUCCEEDED",
+        "going backward, an unknown step is compensated",
+        "test_unknown::test_a_step_that_gave_up_in_doubt_is_compensated",
+        checked=True,
+    ),
+    Mutant(
+        "journal.py",
+        "    status = StepStatus.UNKNOWN if step.doubt else StepStatus.FAILED\n"
+        "    return _failed(step, entry.operation, entry.problem)._replace(status=status)",
+        "    return _failed(step, entry.operation, entry.problem)._replace(status=StepStatus.FAILED, doubt=False)",
+        "a rejection clears its own attempt only",
+        "test_unknown::test_a_rejection_clears_its_own_attempt_only",
+        checked=True,
+    ),
+    Mutant(
+        "journal.py",
+        "    if entry.answer is not Landed.LANDED:\n        return counted\n",
+        "    if entry.answer is Landed.NOT_LANDED:\n        return counted._replace(doubt=False)\n"
+        "    if entry.answer is not Landed.LANDED:\n        return counted\n",
+        "not landed spares no compensation",
+        "test_unknown::test_not_landed_spares_no_compensation",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    if not _needs_nothing(draft, fact.step):\n        repeat_or_give_up(draft, fact.step, surely_absent",
+        "    if fact.answer is not Landed.NOT_LANDED and not _needs_nothing(draft, fact.step):\n"
+        "        repeat_or_give_up(draft, fact.step, surely_absent",
+        "not landed permits a repeat",
+        "test_unknown::test_not_landed_permits_a_repeat",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))\n",
+        "    draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))\n"
+        "    at = draft.plan.index[fact.step]\n"
+        "    if fact.answer is Landed.NOT_LANDED and draft.plan.pivot == at:\n"
+        "        calm = draft.saga.steps[at]._replace(doubt=False, status=StepStatus.FAILED)\n"
+        "        draft.saga = draft.saga._replace(steps=(*draft.saga.steps[:at], calm, *draft.saga.steps[at + 1:]))\n"
+        '        return turn_back(draft, Cause("failure", fact.step, "it did not land"))\n',
+        "not landed turns no pivot back",
+        "test_unknown::test_not_landed_turns_no_pivot_back",
+        checked=True,
+    ),
+    Mutant(
+        "forward.py",
+        "    if step.has_probe:\n",
+        "    if step.has_probe and False:\n",
+        "an unknown outcome is probed first",
+        "test_unknown::test_an_unknown_outcome_is_probed_first",
+    ),
+    Mutant(
+        "forward.py",
+        "if step.at_most_once and not surely_absent:",
+        "if False:",
+        "an at-most-once step is not repeated",
+        "test_unknown::test_an_at_most_once_step_in_doubt_waits_for_a_person",
+    ),
+    Mutant(
+        "forward.py",
+        "    if step.at_most_once and not step.barrier:\n        return max(",
+        "    if False:\n        return max(",
+        "an at-most-once step is probed when nothing can arrive any more",
+        "test_found::test_an_at_most_once_action_was_repeated_while_its_first_call_could_still_land",
+    ),
+    Mutant(
+        "journal.py",
+        "if step.result is not None and type(entry) in _ENDS and not saga.is_backward:",
+        "if False:",
+        "a late success counts whatever the next attempt came to",
+        "test_found::test_a_late_success_during_a_probe_led_to_a_second_effect",
+    ),
+    Mutant(
+        "journal.py",
+        "    return _doubted(counted._replace(open=None), step.open, entry.operation)",
+        "    return counted._replace(open=None, status=StepStatus.PENDING)",
+        "a lost attempt is unknown",
+        "test_unknown::test_going_backward_an_unknown_step_is_compensated",
+        checked=True,
+    ),
+)
+
+DIRECTION = (
+    Mutant(
+        "decide.py",
+        "    if not draft.saga.is_backward:\n        go_forward(draft)\n    if draft.saga.is_backward:\n",
+        "    go_forward(draft)\n    if draft.saga.is_backward:\n",
+        "never forward again",
+        "test_direction::test_a_saga_that_turned_back_is_not_completed_by_its_last_step",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    return draft.saga.is_backward or draft.at(name)[1]",
+        "    return draft.at(name)[1]",
+        "the end of a call decides nothing after the turn",
+        "test_direction::test_the_direction_is_decided_once",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    elif _needs_nothing(draft, fact.step):\n        return\n    elif fact.operation is Operation.PROBE:\n"
+        "        _probe_failed(draft, fact.step)\n    elif step.role is Role.RETRIABLE:",
+        "    elif fact.operation is Operation.PROBE:\n"
+        "        _probe_failed(draft, fact.step)\n    elif step.role is Role.RETRIABLE:",
+        "the direction is decided once",
+        "test_direction::test_the_direction_is_decided_once",
+        checked=True,
+    ),
+    Mutant(
+        "forward.py",
+        "    draft.record(DirectionDecided(cause, rollback_list(draft.plan, draft.saga), deadline))",
+        "    draft.record(DirectionDecided(cause, (), deadline))",
+        "the list stands in the decision",
+        "test_direction::test_the_turn_is_one_entry_with_the_cause_and_the_list",
+        checked=True,
+    ),
+    Mutant(
+        "backward.py",
+        "if any(_is_forward_call(state) for state in draft.saga.steps):",
+        "if False:",
+        "running siblings are waited for",
+        "test_direction::test_nothing_is_undone_while_a_sibling_is_under_way",
+        checked=True,
+    ),
+    Mutant(
+        "journal.py",
+        "    return tuple(sorted((name, *saga.rollback), key=plan.index.__getitem__, reverse=True))",
+        "    return saga.rollback",
+        "a late success joins the list",
+        "test_direction::test_a_sibling_that_succeeds_after_the_turn_joins_the_list",
+        checked=True,
+    ),
+    Mutant(
+        "journal.py",
+        "{AttemptSucceeded, AttemptUnknown, AttemptLost, AttemptInterrupted, LateSuccess}",
+        "{AttemptSucceeded, LateSuccess}",
+        "a sibling that ends in doubt joins the list",
+        "test_direction::test_a_sibling_that_ends_in_doubt_after_the_turn_joins_the_list",
+        checked=True,
+    ),
+    Mutant(
+        "forward.py",
+        "if step.has_compensation and (state.doubt or state.status is StepStatus.SUCCEEDED)",
+        "if step.has_compensation and state.open is None and (state.doubt or state.status is StepStatus.SUCCEEDED)",
+        "a step that is being probed at the turn is on the list",
+        "test_found::test_a_probe_open_at_the_cancel_left_its_step_off_the_list",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        '    elif step.role is not Role.COMPENSATABLE:\n        draft.record(AttentionRaised(fact.step, "it landed',
+        '    elif False:\n        draft.record(AttentionRaised(fact.step, "it landed',
+        "a pivot that landed after the turn is noticed",
+        "test_found::test_a_pivot_that_landed_after_it_was_denied_went_unnoticed",
+    ),
+    Mutant(
+        "journal.py",
+        "    if step.open is not None or step.compensation.started > 0 or step.waived is not None:",
+        "    if step.open is not None or backward:",
+        "an action that landed after it was denied is undone",
+        "test_found::test_an_action_that_landed_after_it_was_denied_was_never_undone",
+    ),
+)
+
+COMPENSATION = (
+    Mutant(
+        "backward.py",
+        "    if any(state.attention is not None for state in states):\n        return\n    waived",
+        "    waived",
+        "a failed compensation is never COMPENSATED",
+        "test_compensation::test_a_compensation_that_gives_up_does_not_stop_the_others",
+        checked=True,
+    ),
+    Mutant(
+        "backward.py",
+        "        if all(_lets_pass(draft, after) for after in draft.plan.descendants[draft.plan.index[name]]):\n"
+        "            _undo_when_due(draft, step, state)",
+        "        _undo_when_due(draft, step, state)",
+        "reverse order",
+        "test_compensation::test_undos_run_in_reverse_order_one_after_the_other",
+    ),
+    Mutant(
+        "backward.py",
+        'return failed and plan.on_compensation_failure == "halt"',
+        "return False",
+        "halt stops the others",
+        "test_compensation::test_halt_stops_at_the_first_compensation_that_gives_up",
+        checked=True,
+    ),
+    Mutant(
+        "backward.py",
+        'return failed and plan.on_compensation_failure == "halt"',
+        "return failed",
+        "continue does not stop the others",
+        "test_compensation::test_a_compensation_that_gives_up_does_not_stop_the_others",
+        checked=True,
+    ),
+    Mutant(
+        "backward.py",
+        "    if failed >= step.compensation_retry.attempts:",
+        "    if failed >= step.retry.attempts:",
+        "a compensation has its own policy",
+        "test_compensation::test_a_compensation_has_its_own_time_out_and_attempts",
+    ),
+    Mutant(
+        "backward.py",
+        "    return state.quiet_at + plan.late_grace_seconds",
+        "    return 0.0",
+        "an unknown step is undone when nothing can land any more",
+        "test_compensation::test_a_step_in_doubt_is_undone_only_when_its_call_can_not_land_any_more",
+    ),
+    Mutant(
+        "backward.py",
+        "    if waived:\n",
+        "    if False:\n",
+        "a skipped undo is never COMPENSATED",
+        "test_operator::test_a_skipped_undo_ends_the_saga_as_failed_with_the_reason",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    elif state.compensation.started > 0 and state.waived is None and not step.barrier:",
+        "    elif False:",
+        "an action seen to land after its undo needs attention",
+        "test_found::test_an_undo_that_ended_well_hid_that_its_action_landed_meanwhile",
+    ),
+)
+
+PIVOT = (
+    Mutant(
+        "forward.py",
+        "    if step.role is Role.COMPENSATABLE:\n        draft.record(StepGaveUp(step.name))\n        turn_back",
+        "    if step.role is not Role.RETRIABLE:\n        at = draft.plan.index[step.name]\n"
+        "        calm = state._replace(doubt=False, status=StepStatus.FAILED)\n"
+        "        if step.role is Role.PIVOT:\n"
+        "            steps = draft.saga.steps\n"
+        "            draft.saga = draft.saga._replace(steps=(*steps[:at], calm, *steps[at + 1:]))\n"
+        "        draft.record(StepGaveUp(step.name))\n        turn_back",
+        "an unknown pivot is never guessed",
+        "test_pivot::test_an_unknown_pivot_is_never_guessed",
+        checked=True,
+    ),
+    Mutant(
+        "forward.py",
+        "return pivot.open is not None or pivot.doubt or pivot.status is StepStatus.SUCCEEDED",
+        "return pivot.open is not None or pivot.status is StepStatus.SUCCEEDED",
+        "a cancel turns no pivot in doubt back",
+        "test_pivot::test_a_cancel_meeting_a_pivot_in_doubt_turns_nothing_back",
+        checked=True,
+    ),
+    Mutant(
+        "forward.py",
+        "return pivot.open is not None or pivot.doubt or pivot.status is StepStatus.SUCCEEDED",
+        "return pivot.doubt or pivot.status is StepStatus.SUCCEEDED",
+        "a deadline or a cancel turns no pivot under way back",
+        "test_pivot::test_a_deadline_that_passes_during_the_pivot_turns_nothing_back",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    elif step.role is Role.PIVOT and state.doubt:",
+        "    elif False:",
+        "a pivot in doubt that is rejected is not turned back",
+        "test_pivot::test_a_pivot_in_doubt_that_is_rejected_is_not_turned_back",
+        checked=True,
+    ),
+    Mutant(
+        "forward.py",
+        "for_ever = step.role is Role.RETRIABLE",
+        "for_ever = False",
+        "after the pivot a step is repeated for ever",
+        "test_pivot::test_after_the_pivot_a_step_is_repeated_for_ever",
+    ),
+    Mutant(
+        "requests.py",
+        'return "too_late", "the point of no return has passed"',
+        'return "applied", ""',
+        "a cancel after the pivot is told so",
+        "test_cancel::test_a_cancel_after_the_pivot_is_too_late",
+    ),
+    Mutant(
+        "forward.py",
+        'if step.on_timeout == "backward" and not pivot_begun(draft.plan, draft.saga):',
+        'if step.on_timeout == "backward":',
+        "an event that does not come after the pivot turns nothing back",
+        "test_pivot::test_an_event_that_does_not_come_after_the_pivot_turns_nothing_back",
+        checked=True,
+    ),
+)
+
+OUTSIDE = (
+    Mutant(
+        "decide.py",
+        "    answer_requests(draft)\n"
+        "    if draft.saga.status.is_final or draft.saga.status is SagaStatus.NEEDS_ATTENTION:\n"
+        "        return\n    if not draft.saga.is_backward:\n        go_forward(draft)\n",
+        "    if not draft.saga.is_backward and draft.saga.status is not SagaStatus.NEEDS_ATTENTION:\n"
+        "        go_forward(draft)\n    answer_requests(draft)\n"
+        "    if draft.saga.status.is_final or draft.saga.status is SagaStatus.NEEDS_ATTENTION:\n        return\n",
+        "no pivot starts past a durable cancel",
+        "test_cancel::test_a_pivot_is_never_started_past_a_durable_cancel",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    if not saga.status.is_final:\n        _HEAR[type(fact)](draft, fact)\n        advance(draft)\n",
+        "    _HEAR[type(fact)](draft, fact)\n    advance(draft)\n",
+        "a final saga is never changed",
+        "test_final::test_a_request_for_a_final_saga_is_never_applied",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    if not saga.status.is_final:\n        _HEAR[type(fact)](draft, fact)\n        advance(draft)\n",
+        "    _HEAR[type(fact)](draft, fact)\n    if not draft.saga.status.is_final:\n        advance(draft)\n",
+        "no fact changes a final saga",
+        "test_final::test_a_late_success_does_not_reopen_a_final_saga",
+        checked=True,
+    ),
+    Mutant(
+        "journal.py",
+        "    if request.id in saga.seen:\n        return saga\n",
+        "",
+        "requests are deduplicated by id",
+        "test_operator::test_a_request_told_twice_is_applied_once",
+    ),
+    Mutant(
+        "requests.py",
+        "if is_known or is_passed or (not state.doubt and state.attention is None):",
+        "if not state.doubt and state.attention is None:",
+        "a step that succeeded can't be denied",
+        "test_found::test_denying_a_step_that_had_succeeded_broke_the_decision",
+    ),
+    Mutant(
+        "requests.py",
+        '    if step.role is Role.PIVOT:\n        return "the point',
+        '    if False:\n        return "the point',
+        "the point of no return can't be skipped",
+        "test_operator::test_a_skip_that_makes_no_sense_is_refused",
+    ),
+    Mutant(
+        "requests.py",
+        '    draft.record(SagaEnded(SagaStatus.FAILED, f"terminated',
+        '    draft.record(SagaEnded(SagaStatus.COMPENSATED, f"terminated',
+        "terminate ends FAILED",
+        "test_cancel::test_terminate_stops_without_undo",
+    ),
+    Mutant(
+        "forward.py",
+        "        if deadline <= draft.now:\n            turn_back",
+        "        if False:\n            turn_back",
+        "a deadline before the pivot turns the saga back",
+        "test_deadlines::test_a_saga_past_its_deadline_turns_back",
+    ),
+    Mutant(
+        "backward.py",
+        "    elif end is not None and due_at > end:\n",
+        "    elif False:\n",
+        "the rollback's deadline bounds its repeats",
+        "test_deadlines::test_a_compensation_that_can_not_be_repeated_before_the_rollback_deadline_gives_up",
+    ),
+    Mutant(
+        "draft.py",
+        "deadline = deadline if end is None else min(deadline, end)",
+        "pass",
+        "an attempt is cut at the step's deadline",
+        "test_deadlines::test_an_attempt_is_cut_at_the_step_deadline",
+    ),
+    Mutant(
+        "forward.py",
+        "    if step.has_when and state.condition is None:\n        draft.ask(step.name)\n        return False\n",
+        "",
+        "a condition is asked before its step begins",
+        "test_waits::test_a_condition_is_asked_of_the_shell",
+    ),
+    Mutant(
+        "forward.py",
+        "    if step.does is Does.EVENT and letter is not None:",
+        "    if step.does is Does.EVENT and letter is not None and state.due_at > draft.now:",
+        "an event that was durable before its time-out was decided counts",
+        "test_waits::test_an_event_in_the_same_turn_as_its_time_out_counts",
+    ),
+    Mutant(
+        "requests.py",
+        "    if draft.saga.is_backward or len(still) <= taken:",
+        "    if len(still) <= taken:",
+        "an event after the turn is ignored",
+        "test_waits::test_an_event_for_a_step_that_was_never_reached_is_ignored_after_the_turn",
+    ),
+    Mutant(
+        "keys.py",
+        'return ".".join(f"{len(part)}-{part}" for part in (tenant, saga_name, saga_id, step, operation))',
+        'return ":".join((tenant, saga_name, saga_id, step, operation))',
+        "keys are unambiguous",
+        "test_data::test_the_parts_of_a_key_never_run_together",
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (*INTENT, *UNKNOWN, *DIRECTION, *COMPENSATION, *PIVOT, *OUTSIDE)
