@@ -77,6 +77,10 @@ class Notes:
         """Append one line; it survives a SIGKILL that comes right after."""
         os.write(self._file, (json.dumps(what) + "\n").encode())
 
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
 
 def say(**what: Any) -> None:
     """Tell the parent."""
@@ -98,6 +102,7 @@ async def live(life: Life) -> None:
         else:
             await _obey(orchestrator, notes, orders)
     participant.close()
+    notes.close()
 
 
 async def run_saga(

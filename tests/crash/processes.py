@@ -11,6 +11,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ import msgspec
 
 from tests.crash.child import Files, Life
 
+ROOT = Path(__file__).parents[2]
 READY_SECONDS = 60.0
 
 
@@ -33,7 +35,7 @@ class Process:
         self._errors = files.errors.open("ab")
         command = [sys.executable, "-m", "tests.crash.child", msgspec.json.encode(life).decode()]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
         )
         self.pid = self._process.pid
 
