@@ -1,23 +1,26 @@
 """Start sagas, wait for them, steer them, look at them: the face of Atone at run time.
 
-Owns the typed calls that user code makes, and the handle they get back. Must not decide about a saga or write to the store
-itself: the worker runs sagas, requests go through the store like anybody's. Recovery is on as long as this is open.
+Owns the typed calls that user code makes, and the handle they get back. Must not decide about a saga or write to the
+store itself: the worker runs sagas, requests go through the store like anybody's. Recovery is on while this is open.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from atone._core.state import SagaState, SagaStatus
-from atone._runtime.bound import BoundSaga, event_field, payload_context_of
+from atone._runtime.bound import BoundSaga, payload_context_of
 from atone._runtime.outcomes import Outcomes, is_settled
 from atone._runtime.reader import Found, find_one, read
 from atone._runtime.requests import Receipt, ask
+from atone._runtime.steering import Steering
 from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of, progress_of
+from atone._runtime.watchers import Watchers
 from atone._runtime.worker import Limits, Worker
 from atone.clock import Clock, SystemClock
 from atone.codec import Codec
@@ -42,7 +45,7 @@ I = TypeVar("I")  # noqa: E741 - the saga's input, named as in `Saga[I]`
 ID_LENGTH_MAX = 300
 
 
-class Orchestrator:
+class Orchestrator(Steering):
     """Runs sagas in this process, on a store; use it as an asynchronous context manager.
 
     `store` is a URL such as "sqlite:///orders.db", or a store object. `sagas` are the definitions to run, as objects
@@ -72,7 +75,7 @@ class Orchestrator:
         self._clock = clock or SystemClock()
         self._worker: Worker | None = None
         self._outcomes: Outcomes | None = None
-        self._watchers: dict[bytes, list[asyncio.Queue[SagaState]]] = {}
+        self._watchers = Watchers(self._state, self._limits.poll_seconds)
 
     async def __aenter__(self) -> Self:
         """Open the store, register as a worker and begin to recover.
@@ -90,7 +93,7 @@ class Orchestrator:
                 self._clock,
                 self._limits,
                 on_settled=self._settled,
-                on_changed=self._changed,
+                on_changed=self._watchers.changed,
             )
             self._outcomes = Outcomes(self._store, self._state, lambda: worker.runners, self._limits.poll_seconds)
             await worker.open()
@@ -108,7 +111,8 @@ class Orchestrator:
         if worker is not None:
             await asyncio.shield(worker.close())
         if self._outcomes is not None:
-            self._outcomes.close(Shutdown("The orchestrator was closed; the saga goes on. Ask again from one that is open."))
+            closed = Shutdown("The orchestrator was closed; the saga goes on. Ask again from one that is open.")
+            self._outcomes.close(closed)
         await self._store.__aexit__(kind, error, trace)
 
     # -- start and wait ------------------------------------------------------------------------------------------
@@ -186,104 +190,14 @@ class Orchestrator:
         )
         return [info_of(found) for found in await self._store.find(query)]
 
-    # -- steer ---------------------------------------------------------------------------------------------------
-
-    async def cancel(self, saga: type[Saga[Any]], saga_id: str, /, *, reason: str, by: str = "api") -> Receipt:
-        """Ask for the saga to be undone; durable when this returns. `Receipt.answer` tells what became of it.
-
-        Raises:
-            UnknownSaga: There is none with this id.
-            RequestRefused: The saga is over.
-        """
-        return await self._ask(saga, saga_id, "cancel", by=by, reason=reason)
-
-    async def terminate(self, saga: type[Saga[Any]], saga_id: str, /, *, reason: str, by: str = "api") -> Receipt:
-        """End the saga as FAILED without undoing anything; effects stand. Errors as `cancel`."""
-        return await self._ask(saga, saga_id, "terminate", by=by, reason=reason)
-
-    async def retry(
-        self, saga: type[Saga[Any]], saga_id: str, step: str | None = None, /, *, reason: str, by: str = "api"
-    ) -> Receipt:
-        """Give a step (or all that need it) another round of attempts at once. Errors as `cancel`."""
-        return await self._ask(saga, saga_id, "retry", by=by, reason=reason, step=step)
-
-    async def skip(self, saga: type[Saga[Any]], saga_id: str, step: str, /, *, reason: str, by: str = "api") -> Receipt:
-        """Skip a step that needs attention, or its undo: then the saga ends FAILED. Errors as `cancel`."""
-        return await self._ask(saga, saga_id, "skip", by=by, reason=reason, step=step)
-
-    async def resolve(
-        self,
-        saga: type[Saga[Any]],
-        saga_id: str,
-        step: str,
-        /,
-        *,
-        landed: bool,
-        result: object = None,
-        reason: str,
-        by: str = "api",
-    ) -> Receipt:
-        """Vouch for what an unknown step did: it landed, with this result, or it surely had no effect.
-
-        Raises:
-            PayloadError: The result is not of the step's declared type. Nothing was written.
-        """
-        bound = self._bound_to(saga)
-        if step not in bound.steps:
-            raise UnknownSaga(f"{bound.plan.name} has no step {step!r}; its steps are {', '.join(bound.steps)}.")
-        context = payload_context_of(self._tenant, bound.plan.name, saga_id, step)
-        payload = bound.steps[step].result.encode(result, context) if landed else None
-        return await self._ask(saga, saga_id, "resolve", by=by, reason=reason, step=step, landed=landed, payload=payload)
-
-    async def send_event(
-        self,
-        saga: type[Saga[Any]],
-        saga_id: str,
-        name: str,
-        payload: object = None,
-        /,
-        *,
-        event_id: str | None = None,
-        keep: Seconds = 3600.0,
-    ) -> Receipt:
-        """Deliver an event to a saga that waits for it, or will; the first of a name counts, each `event_id` once.
-
-        An event for a saga that does not exist yet is kept for `keep` seconds, then it is a dead letter.
-
-        Raises:
-            PayloadError: The payload is not of the type that the definition declares. Nothing was written.
-            UnknownSaga: No step of the definition waits for such an event.
-            RequestRefused: The saga is over.
-        """
-        bound = self._bound_to(saga)
-        taker = next((step for step in bound.steps.values() if step.definition.plan.event_name == name), None)
-        if taker is None:
-            raise UnknownSaga(f"No step of {bound.plan.name} waits for an event {name!r}; check the name.")
-        context = payload_context_of(self._tenant, bound.plan.name, saga_id, event_field(name))
-        data = taker.result.encode(payload, context)
-        return await self._ask(
-            saga, saga_id, "event", by="event", reason=name, event=name, payload=data, request_id=event_id, keep=keep
-        )
-
     # -- look ----------------------------------------------------------------------------------------------------
 
     async def watch(self, saga: type[Saga[Any]], saga_id: str, /) -> AsyncIterator[Progress]:
         """Yield the saga's progress now and after every change, until it is final or needs attention."""
         handle = await self.get(saga, saga_id)
-        queue: asyncio.Queue[SagaState] = asyncio.Queue()
-        self._watchers.setdefault(handle.key, []).append(queue)
-        try:
-            state = await self._state(handle.key)
-            yield progress_of(handle.bound.plan, state)
-            while not is_settled(state):
-                newer = await self._newer(handle.key, queue)
-                if newer.version > state.version:
-                    state = newer
-                    yield progress_of(handle.bound.plan, state)
-        finally:
-            self._watchers[handle.key].remove(queue)
-            if not self._watchers[handle.key]:
-                del self._watchers[handle.key]
+        async with aclosing(self._watchers.follow(handle.key)) as states:
+            async for state in states:
+                yield progress_of(handle.bound.plan, state)
 
     async def explain(self, saga: type[Saga[Any]], saga_id: str, /) -> Explanation:
         """Say why the saga is where it is, what happens next, and what an operator may do."""
@@ -333,8 +247,9 @@ class Orchestrator:
             strangers = await self._store.find(query)
             if strangers:
                 raise DefinitionMismatch(
-                    f"{bound.plan.name} version {bound.plan.version} differs from the plan that unfinished sagas follow "
-                    f"(for one: {strangers[0].saga_id!r}). Give the changed definition a new version= and register both."
+                    f"{bound.plan.name} version {bound.plan.version} differs from the plan that unfinished sagas "
+                    f"follow (for one: {strangers[0].saga_id!r}). "
+                    f"Give the changed definition a new version= and register both."
                 )
 
     async def _existing(self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes) -> bytes | None:
@@ -344,7 +259,8 @@ class Orchestrator:
         state = await self._state(found.key)
         if not bound.input_schema.same(state.input, payload, _input_context(*identity)):
             raise ConflictingStart(
-                f"{identity[1]} saga {identity[2]!r} was started with another input. Use a new saga_id, or the same input."
+                f"{identity[1]} saga {identity[2]!r} was started with another input. "
+                f"Use a new saga_id, or the same input."
             )
         return found.key
 
@@ -356,7 +272,7 @@ class Orchestrator:
         if await self._store.start(turn, connection=connection) is not TurnResult.APPLIED:
             existing = await self._existing(bound, identity, payload)
             if existing is None:
-                raise ConflictingStart("The id was taken within a transaction that is not committed; try again after it.")
+                raise ConflictingStart("The id was taken within a transaction that is not committed; try again later.")
             return existing
         return turn.key
 
@@ -376,19 +292,6 @@ class Orchestrator:
     def _settled(self, key: bytes, state: SagaState) -> None:
         if is_settled(state) and self._outcomes is not None:
             self._outcomes.settle(key, state)
-
-    def _changed(self, key: bytes, state: SagaState) -> None:
-        if self._watchers:
-            for queue in self._watchers.get(key, ()):
-                queue.put_nowait(state)
-
-    async def _newer(self, key: bytes, queue: asyncio.Queue[SagaState]) -> SagaState:
-        try:
-            # Not `wait_for`: until Python 3.12 it can lose a cancellation that comes together with the result.
-            async with asyncio.timeout(self._limits.poll_seconds):
-                return await queue.get()
-        except TimeoutError:
-            return await self._state(key)  # it may run elsewhere
 
     async def _wait(self, key: bytes, timeout: Seconds | None) -> SagaState:
         assert self._outcomes is not None
@@ -426,9 +329,9 @@ class Handle(Generic[I]):
             UnknownSaga: The transaction that the saga was started in is not committed, so nothing will happen in it.
         """
         if not self._committed:
-            await self._orchestrator._refuse_uncommitted(self.key)  # noqa: SLF001 - one room, two classes
+            await self._orchestrator._refuse_uncommitted(self.key)
             self._committed = True
-        state = await self._orchestrator._wait(self.key, timeout)  # noqa: SLF001 - one room, two classes
+        state = await self._orchestrator._wait(self.key, timeout)
         return outcome_of(self.bound, state)
 
     async def cancel(self, *, reason: str, by: str = "api") -> Receipt:
@@ -437,11 +340,12 @@ class Handle(Generic[I]):
 
     async def send_event(self, name: str, payload: object = None, /, *, event_id: str | None = None) -> Receipt:
         """Deliver an event to this saga; see `Orchestrator.send_event`."""
-        return await self._orchestrator.send_event(type(self.bound.saga), self.saga_id, name, payload, event_id=event_id)
+        saga = type(self.bound.saga)
+        return await self._orchestrator.send_event(saga, self.saga_id, name, payload, event_id=event_id)
 
     async def status(self) -> SagaStatus:
         """Return where the saga stands now, as the store has it."""
-        return (await self._orchestrator._state(self.key)).status  # noqa: SLF001 - one room, two classes
+        return (await self._orchestrator._state(self.key)).status
 
     def watch(self) -> AsyncIterator[Progress]:
         """Yield the saga's progress; see `Orchestrator.watch`."""
@@ -456,7 +360,8 @@ def _bind(sagas: Sequence[Saga[Any]], codec: Codec) -> dict[type[Saga[Any]], Bou
             raise DefinitionError(f"`sagas` takes objects, not classes; write {saga.__name__}(...).")
         made = BoundSaga(saga, codec)
         if (made.plan.name, made.plan.version) in names:
-            raise DefinitionError(f"{made.plan.name} version {made.plan.version} is given twice; change name= or version=.")
+            twice = f"{made.plan.name} version {made.plan.version}"
+            raise DefinitionError(f"{twice} is given twice; change name= or version=.")
         names.add((made.plan.name, made.plan.version))
         bound[type(saga)] = made
     return bound
@@ -464,7 +369,7 @@ def _bind(sagas: Sequence[Saga[Any]], codec: Codec) -> dict[type[Saga[Any]], Bou
 
 def _checked(what: str, text: str) -> str:
     if type(text) is not str or not text or len(text) > ID_LENGTH_MAX or "\x00" in text:
-        raise DefinitionError(f"{what} must be a text of 1 to {ID_LENGTH_MAX} characters without NUL; give another one.")
+        raise DefinitionError(f"{what} must be a text of 1 to {ID_LENGTH_MAX} characters without NUL; give another.")
     return text
 
 
