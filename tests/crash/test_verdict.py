@@ -175,10 +175,12 @@ def test_a_saga_that_is_not_over_is_stranded(found: Found, status: str) -> None:
 def test_the_last_line_counts_what_was_found(found: Found) -> None:
     """Whoever reads only the last line sees each kind of violation."""
     broken = _saga(found, "good", lambda saga: saga._replace(status="running"))
-    broken = _effects(broken, lambda effects: [*effects, Effect(9999, "past", "s01", "action")])
-    line = report(judge(broken), Plan(kills=3), 1.0, 0)
+    broken = _effects(broken, lambda effects: [*effects, Effect(9999, "past", "s10", "action")])
+    verdict = judge(broken)
+    line = report(verdict, Plan(kills=3), 1.0, 0)
     assert {"kills", "sagas", "stranded", "untrue", "twice", "seconds"} <= line.keys()
-    assert (line["kills"], line["sagas"], line["stranded"], line["untrue"], line["twice"]) == (3, 4, 1, 1, 1)
+    assert (line["kills"], line["sagas"], line["stranded"], line["twice"]) == (3, 4, 1, 1)
+    assert line["untrue"] == len(verdict.untrue) > 0
 
 
 def test_the_participant_has_an_effect_once_and_none_after_its_undo(tmp_path: Path) -> None:
