@@ -20,6 +20,8 @@ from atone.stores._sqlite_connection import Connection, connect
 APPLICATION_ID = 0x41744F6E  # "AtOn", in the file's header
 
 _POLL_SECONDS = 0.001
+_CACHE_KIB = 16 * 1024
+_LOG_BYTES_KEPT = 64 * 1024 * 1024  # a write-ahead log that has grown larger is cut when it starts anew
 
 
 def open_file(path: str, busy_seconds: float) -> Connection:
@@ -39,6 +41,8 @@ def open_file(path: str, busy_seconds: float) -> Connection:
             )
         _use_wal(connection, path, busy_seconds)
         connection.pragma("synchronous", "FULL")
+        connection.pragma("cache_size", -_CACHE_KIB)
+        connection.pragma("journal_size_limit", _LOG_BYTES_KEPT)
         if found < newest:
             _migrate(connection, path)
     except BaseException:

@@ -27,6 +27,7 @@ _APPEND_MINE = """
     SELECT ?1, ?2, ?3, ?4, ?5 FROM sagas WHERE key = ?1 AND owner = ?6
     ON CONFLICT DO NOTHING
 """
+_STATEMENTS = (BEAR, APPEND, _APPEND_MINE, SHOW, SEEN)
 _ANY_EARLY = "SELECT EXISTS (SELECT 1 FROM early_events)"
 
 
@@ -116,6 +117,8 @@ def _write_apart(connection: Connection, commits: Sequence[Commit], now: float) 
 
 
 class _Rows(NamedTuple):
+    """What to write, one field for each of `_STATEMENTS`."""
+
     born: list[tuple[Any, ...]]
     first: list[tuple[Any, ...]]
     more: list[tuple[Any, ...]]
@@ -142,11 +145,9 @@ def _write_together(connection: Connection, commits: Sequence[Commit], now: floa
     if len(set(keys)) != len(keys):  # one turn may depend on what another one changes
         raise _Misfit
     before = connection.total_changes()
-    connection.executemany(BEAR, rows.born)
-    connection.executemany(APPEND, rows.first)
-    connection.executemany(_APPEND_MINE, rows.more)
-    connection.executemany(SHOW, rows.shown)
-    connection.executemany(SEEN, rows.seen)
+    for statement, values in zip(_STATEMENTS, rows, strict=True):
+        if values:
+            connection.executemany(statement, values)
     if connection.total_changes() - before != sum(map(len, rows)):
         raise _Misfit
     if rows.born and connection.execute(_ANY_EARLY).get:

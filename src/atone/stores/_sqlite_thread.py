@@ -24,6 +24,9 @@ T = TypeVar("T")
 _GROUP_JOBS_MAX = 1024
 
 
+_Queue = SimpleQueue["Job[Any] | None"]
+
+
 class Job(Generic[T]):
     """Something to do on the connection. Whoever does it sets `result`, or `error` if this job alone failed."""
 
@@ -52,16 +55,24 @@ class ConnectionThread:
         self._path = path
         self._connect = connect
         self._work = work
-        self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self._queue: _Queue = SimpleQueue()
         # Nobody may close between "is it open?" and the put: a job behind the last one would never be answered.
         self._gate = threading.Lock()
         self._is_open = False
+        self._ended: Future[None] = Future()
 
     async def open(self) -> None:
         """Start the thread and open its connection."""
         opened: Future[None] = Future()
-        threading.Thread(target=self._main, args=(opened,), name="atone-sqlite", daemon=True).start()
-        await asyncio.wrap_future(opened)
+        self._queue = SimpleQueue()
+        self._ended = Future()
+        main = threading.Thread(target=self._main, args=(opened, self._queue), name="atone-sqlite", daemon=True)
+        main.start()
+        try:
+            await asyncio.wrap_future(opened)
+        except BaseException:
+            self._queue.put(None)  # if it was cancelled, the thread opens all the same, and then ends
+            raise
         self._is_open = True
 
     async def close(self) -> None:
@@ -70,9 +81,8 @@ class ConnectionThread:
             if not self._is_open:
                 return
             self._is_open = False
-            self._closed: Future[None] = Future()
             self._queue.put(None)
-        await asyncio.shield(asyncio.wrap_future(self._closed))
+        await asyncio.shield(asyncio.wrap_future(self._ended))
 
     async def do(self, job: Job[T]) -> T:
         """Give a job and wait for its result; a cancelled waiter takes nothing back."""
@@ -94,7 +104,9 @@ class ConnectionThread:
                 raise StoreError(f"The store {self._path} is not open. Enter it with `async with` first.")
             self._queue.put(job)
 
-    def _main(self, opened: Future[None]) -> None:
+    def _main(self, opened: Future[None], queue: _Queue) -> None:
+        if not opened.set_running_or_notify_cancel():
+            return
         try:
             connection = self._connect()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the opener is told
@@ -103,24 +115,13 @@ class ConnectionThread:
         opened.set_result(None)
         last = False
         while not last:
-            group, last = self._group()
+            group, last = _group(queue)
             if group:
                 self._do(connection, group)
         try:
             connection.close()
         finally:
-            self._closed.set_result(None)
-
-    def _group(self) -> tuple[Sequence[Job[Any]], bool]:
-        """Wait for a job and return all that are there, and whether the last of all was among them."""
-        group: list[Job[Any]] = []
-        job = self._queue.get()
-        while job is not None:
-            group.append(job)
-            if self._queue.empty() or len(group) == _GROUP_JOBS_MAX:
-                return group, False
-            job = self._queue.get()
-        return group, True
+            self._ended.set_result(None)
 
     def _do(self, connection: Connection, group: Sequence[Job[Any]]) -> None:
         try:
@@ -129,6 +130,18 @@ class ConnectionThread:
             for job in group:
                 job.error = error
         _answer(group, self._path)
+
+
+def _group(queue: _Queue) -> tuple[Sequence[Job[Any]], bool]:
+    """Wait for a job and return all that are there, and whether the last of all was among them."""
+    group: list[Job[Any]] = []
+    job = queue.get()
+    while job is not None:
+        group.append(job)
+        if queue.empty() or len(group) == _GROUP_JOBS_MAX:
+            return group, False
+        job = queue.get()
+    return group, True
 
 
 def _answer(group: Sequence[Job[Any]], path: str) -> None:
