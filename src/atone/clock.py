@@ -36,9 +36,9 @@ class StoreTime:
         self._clock = clock
         self._offset_seconds = 0.0
 
-    def observe(self, now: float) -> None:
-        """Take over a reading of the store's clock that has just arrived."""
-        self._offset_seconds = now - self._clock.monotonic()
+    def observe(self, now: float, *, read_at: float | None = None) -> None:
+        """Take over a reading of the store's clock that arrived at `read_at` on the monotonic clock, or just now."""
+        self._offset_seconds = now - (self._clock.monotonic() if read_at is None else read_at)
 
     def now(self) -> float:
         """Return the store's time, epoch seconds."""

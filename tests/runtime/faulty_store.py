@@ -94,7 +94,9 @@ class FaultyStore:
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
         self._renewals_fail = threading.Event()
-        self._renewal_error: Exception = StoreUnavailable("no renewal")
+        # Open gates, for the threads that renew and register.
+        self.renewals_pass = _opened()
+        self.registrations_pass = _opened()
 
     # -- the script ----------------------------------------------------------------------------------------------
 
@@ -113,9 +115,8 @@ class FaultyStore:
         """From now on nothing arrives and nothing is answered: to the store, this process has crashed."""
         self.unplugged = True
 
-    def fail_renewals(self, error: Exception | None = None) -> None:
+    def fail_renewals(self) -> None:
         """Let every renewal of a lease fail from now on."""
-        self._renewal_error = error or self._renewal_error
         self._renewals_fail.set()
 
     def allow_renewals(self) -> None:
@@ -141,8 +142,11 @@ class FaultyStore:
     def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         if self.unplugged:
             raise StoreUnavailable("unplugged")
+        gate = self.renewals_pass if register is None else self.registrations_pass
+        if lease_seconds > 0 and not gate.wait(20):
+            raise AssertionError("nobody opened the gate")
         if self._renewals_fail.is_set() and register is None and lease_seconds > 0:
-            raise self._renewal_error
+            raise StoreUnavailable("no renewal")
         self.renewals.append(lease_seconds)
         return self.inner.renew(worker, lease_seconds, register=register)
 
@@ -192,3 +196,9 @@ class FaultyStore:
         script = self._scripts[method]
         fault = script.popleft() if script else self._always.get(method, passes)
         return await fault(call)
+
+
+def _opened() -> threading.Event:
+    gate = threading.Event()
+    gate.set()
+    return gate

@@ -311,3 +311,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
             return await main
 
     return asyncio.run(bounded())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that nobody tells."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)

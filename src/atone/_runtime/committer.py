@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from atone.errors import StoreError, StoreUnavailable, WorkerDead
+from atone.errors import StoreUnavailable, WorkerDead
 from atone.store import Store, Turn, TurnResult
 
 log = logging.getLogger("atone.commit")
@@ -88,7 +88,11 @@ class Committer:
         """Tell the next few runners, then let what they do run: their next turns are written while the rest is told."""
         end = at + DELIVER_AT_ONCE
         for landed, result in zip(waiting[at:end], results[at:end], strict=True):
-            landed(result)
+            try:
+                landed(result)
+            except Exception:
+                # That saga stands still until it is claimed again; its neighbours in the batch must hear theirs.
+                log.exception("a saga could not take in that its turn is %s", result.value)
         if end < len(waiting):
             asyncio.get_running_loop().call_soon(self._deliver, waiting, results, end)
 
@@ -105,8 +109,8 @@ class Committer:
             except StoreUnavailable as error:
                 # The outcome is unknown, so the same turns are sent again; reading instead would settle nothing.
                 log.warning("commit of %d turns: %s; sending it again", len(turns), error)
-            except StoreError:
-                # A damaged store is not ours to judge; keep the facts, and keep saying so.
+            except Exception:
+                # A damaged store, or a bug in it, is not ours to judge; keep the facts, and keep saying so.
                 log.exception("commit of %d turns failed; sending it again", len(turns))
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

@@ -20,7 +20,10 @@ log = logging.getLogger("atone.lease")
 
 
 class Heartbeat:
-    """Renews one worker id until stopped; calls `on_dead` on the loop if the store says that the worker is dead."""
+    """Renews one worker id until stopped; calls `on_dead` on the loop if the store says that the worker is dead.
+
+    `on_lease` hears each lease on the loop, and when it was answered by the monotonic clock: a blocked loop is late.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,7 @@ class Heartbeat:
         *,
         lease_seconds: float,
         loop_stall_seconds: float,
-        on_lease: Callable[[Lease], None],
+        on_lease: Callable[[Lease, float], None],
         on_dead: Callable[[], None],
     ) -> None:
         self._store, self._worker, self._clock = store, worker, clock
@@ -56,11 +59,11 @@ class Heartbeat:
     def stop(self) -> None:
         """Stop renewing; a renewal under way ends first."""
         self._stopped.set()
-        if self._tick_handle is not None:
-            self._tick_handle.cancel()
         self._thread.join(timeout=self._lease_seconds)
 
     def _tick(self) -> None:
+        if self._stopped.is_set():
+            return
         self._ticked = self._clock.monotonic()
         self._tick_handle = self._loop.call_later(min(1.0, self._stall_seconds / 4), self._tick)
 
@@ -85,7 +88,8 @@ class Heartbeat:
             log.warning("the lease of worker %s could not be renewed: %s", self._worker, error)
             return False
         self.until = asked_at + self._lease_seconds
-        self._tell(lambda: self._on_lease(lease))
+        answered_at = self._clock.monotonic()
+        self._tell(lambda: self._on_lease(lease, answered_at))
         return True
 
     def _tell(self, what: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from atone._core import facts
@@ -27,7 +28,8 @@ from atone._runtime.reader import fold_rows
 from atone._runtime.runner import Runner, unfit_requests
 from atone._runtime.wire import encode_entries
 from atone.clock import Clock, StoreTime
-from atone.errors import AtoneError, CorruptJournal, Shutdown, StoreError, StoreUnavailable, WorkerDead
+from atone.codec import describe
+from atone.errors import AtoneError, CorruptJournal, Shutdown, StoreError, WorkerDead
 from atone.store import Birth, Claimed, Hot, Lease, Loaded, Store, StoredPlan, Turn, TurnResult
 
 log = logging.getLogger("atone.worker")
@@ -78,6 +80,8 @@ class Worker:
         self._recovery: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
         self._quiet = asyncio.Event()
+        self._registered = asyncio.Event()
+        self._room_claimed = 0
         self._committer: Committer | None = None
         self._heartbeat: Heartbeat | None = None
         self.runners: dict[bytes, Runner] = {}
@@ -98,6 +102,7 @@ class Worker:
     async def close(self) -> None:
         """Finish or hand back what is under way, retire the worker's id, and stop."""
         self.draining = True
+        self._registered.set()
         if self._recovery is not None:
             self._recovery.cancel()
         for runner in list(self.runners.values()):
@@ -117,23 +122,24 @@ class Worker:
             task.cancel()
 
     async def _register(self) -> None:
-        self.id = new_worker_id()
+        self.id = worker = new_worker_id()
         plans = [StoredPlan(*saga.identity, saga.plan.to_json()) for saga in self._bound.values()]
         asked_at = self._clock.monotonic()
-        lease = await asyncio.to_thread(self._store.renew, self.id, self._limits.lease_seconds, register=plans)
+        lease = await asyncio.to_thread(self._store.renew, worker, self._limits.lease_seconds, register=plans)
         self._time.observe(lease.now)
-        self._committer = Committer(self._store, self.id, self._die)
+        self._committer = Committer(self._store, worker, partial(self._die, worker))
         self._committer.start()
         self._heartbeat = Heartbeat(
             self._store,
-            self.id,
+            worker,
             self._clock,
             lease_seconds=self._limits.lease_seconds,
             loop_stall_seconds=self._limits.loop_stall_seconds,
             on_lease=self._leased,
-            on_dead=self._die,
+            on_dead=partial(self._die, worker),
         )
         self._heartbeat.started(asked_at)
+        self._registered.set()
 
     async def _retire(self) -> None:
         committer, heartbeat = self._committer, self._heartbeat
@@ -141,25 +147,33 @@ class Worker:
             return
         self._committer = self._heartbeat = None
         try:
-            async with asyncio.timeout(self._limits.lease_seconds):
-                await committer.close()
-            await asyncio.to_thread(heartbeat.stop)
+            try:
+                async with asyncio.timeout(self._limits.lease_seconds):
+                    await committer.close()
+            finally:
+                await asyncio.to_thread(heartbeat.stop)
             await asyncio.to_thread(self._store.renew, self.id, 0.0)
         except (StoreError, TimeoutError) as error:
             committer.abandon()
             log.warning("worker %s could not retire (%s); its lease ends by itself", self.id, error)
 
-    def _leased(self, lease: Lease) -> None:
-        self._time.observe(lease.now)
+    def _leased(self, lease: Lease, answered_at: float) -> None:
+        self._time.observe(lease.now, read_at=answered_at)
 
-    def _die(self) -> None:
-        """Drop everything: somebody else owns it now. Then come back under a new id."""
+    def _die(self, worker: str) -> None:
+        """Drop everything: somebody else owns it now. Then come back under a new id.
+
+        Several may find out, some of them late: what is said of an earlier life is no news.
+        """
         committer, heartbeat = self._committer, self._heartbeat
-        if committer is None or heartbeat is None:
+        if committer is None or heartbeat is None or worker != self.id:
             return
         self._committer = self._heartbeat = None
+        self._registered.clear()
+        # Between two lives there is no id, so an answer that was meant for this one finds nobody.
+        self.id = ""
         committer.abandon()
-        log.warning("worker %s was declared dead; %d sagas dropped", self.id, len(self.runners))
+        log.warning("worker %s was declared dead; %d sagas dropped", worker, len(self.runners))
         runners, self.runners = list(self.runners.values()), {}
         for runner in runners:
             runner.drop()
@@ -179,7 +193,7 @@ class Worker:
         while not self.draining:
             try:
                 await self._register()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - without a registration nothing runs, so nothing ends the trying
                 log.warning("registering again: %s", error)
                 await asyncio.sleep(self._limits.poll_seconds)
             else:
@@ -230,14 +244,14 @@ class Worker:
         while not runner.gone:
             try:
                 loaded = (await self._store.load([runner.key]))[0]
-            except StoreUnavailable as error:
+            except StoreError as error:
                 log.warning("reading saga %s again: %s", runner.key.hex(), error)
                 await asyncio.sleep(self._limits.poll_seconds)
                 continue
             if loaded is None or loaded.summary.owner != self.id:
                 runner.drop()
                 self.release(runner)
-            else:
+            elif self.runners.get(runner.key) is runner:  # it may have been dropped meanwhile
                 self._hand_over(runner, loaded, runner.reloaded)
             return
 
@@ -269,7 +283,8 @@ class Worker:
         Raises:
             Shutdown: The worker is closing. Nothing was written.
         """
-        if self.draining or self._committer is None:
+        await self._registered.wait()
+        if self.draining:
             raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
         key = new_saga_key()
         fact = facts.StartRequested(tenant, saga_id, payload)
@@ -281,14 +296,20 @@ class Worker:
             if not answer.done():
                 answer.set_result(result)
 
-        if len(self.runners) < self._limits.sagas_in_flight_max:
+        if self._room() > 0:
             runner = self.runners[key] = Runner(self, bound, key)
             runner.begin(fact, started)
         else:
             turn = self.unowned_start(bound, tenant, saga_id, payload)
             key = turn.key
             self.submit(turn, started)
+            if len(self.runners) < self._limits.sagas_in_flight_max:
+                self._wanted.set()
         return key, await answer
+
+    def _room(self) -> int:
+        """Return how many sagas may begin here, beside those that a claim under way may bring."""
+        return self._limits.sagas_in_flight_max - len(self.runners) - self._room_claimed
 
     def unowned_start(self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes) -> Turn:
         """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
@@ -311,11 +332,11 @@ class Worker:
 
     async def _recover(self) -> None:
         while True:
-            more = False
+            more, worker = False, self.id
             try:
-                more = await self._claim()
+                more = await self._claim(worker)
             except WorkerDead:
-                self._die()
+                self._die(worker)
             except AtoneError as error:
                 log.warning("looking for sagas to take over: %s", error)
             except Exception:
@@ -334,28 +355,35 @@ class Worker:
         finally:
             self._wanted.clear()
 
-    async def _claim(self) -> bool:
+    async def _claim(self, worker: str) -> bool:
         """Take over one page; return whether there may be more at once."""
-        room = min(PAGE, self._limits.sagas_in_flight_max - len(self.runners))
         if self._committer is None:
-            return False
-        worker = self.id
+            await self._registered.wait()
+            return True
+        room = self._room_claimed = max(0, min(PAGE, self._room()))
+        try:
+            taken = await self._take_over(worker, room)
+        finally:
+            self._room_claimed = 0
+        return room > 0 and taken >= room
+
+    async def _take_over(self, worker: str, room: int) -> int:
         claimed = await self._store.claim(
             worker,
             definitions=self._bound.keys(),
             known=self.runners.keys(),
-            limit=max(room, 0),
+            limit=room,
             lease_seconds=self._limits.lease_seconds,
         )
         if worker != self.id:
-            return True
+            return 0
         self._time.observe(claimed.now)
         self._report(claimed)
         for key in claimed.newer:
             if key in self.runners:
                 self.runners[key].refresh()
         await self._take(claimed.taken)
-        return room > 0 and len(claimed.taken) >= room
+        return len(claimed.taken)
 
     def _report(self, claimed: Claimed) -> None:
         if claimed.unclaimable != self.unclaimable:
@@ -383,8 +411,10 @@ class Worker:
         try:
             state = fold_rows(runner.bound.plan, loaded.rows)
             unfit = unfit_requests(runner.bound, state)
-        except CorruptJournal as broken:
-            log.error("saga %s: %s", loaded.summary.saga_id, broken)
-            runner.park(str(broken), max((row.version for row in loaded.rows), default=0))
+        except Exception as broken:
+            known = isinstance(broken, CorruptJournal)
+            log.error("saga %s: %s", loaded.summary.saga_id, broken, exc_info=None if known else broken)
+            why = str(broken) if known else f"internal: {describe(broken)}"
+            runner.park(why, max((row.version for row in loaded.rows), default=0))
             return
         to(state, Hot(loaded.summary.status, True, loaded.summary.wake_at), unfit)
