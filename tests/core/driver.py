@@ -95,6 +95,7 @@ class Story:
         self.rows: list[tuple[Entry, ...]] = []
         self.decisions: list[Decision] = []
         self.told: list[tuple[float, Fact | Request]] = []
+        self.drained: set[int] = set()
         self._saga: SagaState | None = None
         self.tells(facts.StartRequested("main", "s-1", b'{"n":1}'))
 
@@ -172,6 +173,8 @@ class Story:
     def tells(self, fact: Fact, *, at: float | None = None) -> Story:
         """Tell a fact and let what follows become durable."""
         self.now = self.now if at is None else at
+        if not self.may_start:
+            self.drained.add(len(self.told))
         self.told.append((self.now, fact))
         before = self._saga
         decision = decide(self.plan, before, fact, self.now, may_start=self.may_start)
