@@ -27,6 +27,9 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """A connection; `with` makes a savepoint of it."""
 
+    row_trace: Any
+    exec_trace: Any
+
     @property
     def in_transaction(self) -> bool: ...
     def execute(self, statements: str, bindings: _Values | None = None) -> Cursor: ...

@@ -7,10 +7,12 @@ caller commits. Called by the adapter's `start`, in the caller's thread, on the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import apsw
 
 from atone.store import Turn, TurnResult
+from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import translated
 from atone.stores._sqlite_turn import write_turn
 
@@ -20,13 +22,18 @@ def start(turn: Turn, connection: object, path: str, now: float) -> TurnResult:
     usable = _usable(connection, path)
     if turn.hot is not None and turn.hot.wake_at is None:
         turn = turn._replace(hot=turn.hot._replace(wake_at=now))
+    # Their own ways to see rows and statements are not for Atone's.
+    traces = usable.row_trace, usable.exec_trace
+    usable.row_trace = usable.exec_trace = None
     try:
         return write_turn(usable, None, turn, now)
     except apsw.Error as error:
         raise translated(error, path) from error
+    finally:
+        usable.row_trace, usable.exec_trace = traces
 
 
-def _usable(connection: object, path: str) -> apsw.Connection:
+def _usable(connection: object, path: str) -> Connection:
     kind = type(connection)
     if kind.__module__ == "sqlite3":
         raise TypeError(
@@ -42,7 +49,7 @@ def _usable(connection: object, path: str) -> apsw.Connection:
         )
     if not connection.in_transaction:
         raise TypeError("The connection is in no transaction, so there is nothing to join. Begin one first.")
-    return connection
+    return cast("Connection", connection)
 
 
 def _same_file(mine: str, path: str) -> bool:

@@ -69,6 +69,8 @@ class SqliteStore:
         return await self._writer.do(Commit(worker, turns))
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
+        if len(turn.entries) > self._row_bytes_max:
+            return TurnResult.REFUSED
         return _sqlite_start.start(turn, connection, self._path, self._clock())
 
     async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
