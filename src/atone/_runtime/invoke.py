@@ -2,16 +2,21 @@
 
 Owns the translation of every way a call can end: a value, a rejection, any other exception, a cancellation. Only the
 attempt's owner interrupts it (time-out, shutdown, lost lease); a plain function runs in a thread, which nobody can
-stop, so its late result is told when it comes. Must not decide what follows.
+stop, so its late result is told when it comes; one that still waits for a thread is never begun late. Must not decide
+what follows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import copy_context
+from datetime import timedelta
 from enum import Enum
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from atone._core import facts
@@ -51,6 +56,11 @@ class Attempt:
         if self.task is not None:
             self.task.cancel()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a thread that has become free should still call the function."""
+        return self.stop is None and not self.told
+
 
 class Invoker:
     """Calls user code: async functions on the loop, plain ones in the threads of `executor`."""
@@ -67,8 +77,10 @@ class Invoker:
         except PayloadError as error:
             return facts.Impossible(call.step, call.operation, call.attempt, describe(error))
         try:
-            value = await self._call(code, bound.saga, arguments)
-        except (Exception, asyncio.CancelledError) as error:
+            value = await self._call(code, bound.saga, arguments, attempt)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a SystemExit in a step must not end its neighbours
             return _fact_of_error(error, step, attempt)
         return _fact_of_value(value, bound, step, state, call)
 
@@ -81,25 +93,42 @@ class Invoker:
             return code, [context, *bound.arguments(state, call.step)]
         return code, [context, bound.tried(state, call.step)]
 
-    async def _call(self, code: UserCode, saga: object, arguments: list[Any]) -> Any:
+    async def _call(self, code: UserCode, saga: object, arguments: list[Any], attempt: Attempt | None = None) -> Any:
         if code.is_async:
             value = code.function(saga, *arguments)
         else:
-            loop = asyncio.get_running_loop()
-            value = await loop.run_in_executor(self._executor, partial(code.function, saga, *arguments))
+            value = await self._in_thread(partial(code.function, saga, *arguments), attempt)
         return await value if inspect.isawaitable(value) else value
+
+    async def _in_thread(self, call: Callable[[], Any], attempt: Attempt | None) -> Any:
+        def run() -> tuple[Any, BaseException | None]:
+            if attempt is not None and not attempt.is_wanted:
+                return None, TimeoutError("its thread came too late, so it was not called")
+            try:
+                return call(), None
+            except BaseException as error:  # noqa: BLE001 - a future takes no StopIteration, so none is raised in it
+                return None, error
+
+        ran = self._executor.submit(copy_context().run, run)
+        value, error = await asyncio.wrap_future(ran)
+        if error is not None:
+            raise error
+        return value
 
     async def condition(self, bound: BoundSaga, state: SagaState, step: str) -> Fact:
         """Ask a step's `when`; whatever it raises is told, never guessed over."""
-        when = bound.steps[step].definition.when
+        definition = bound.steps[step].definition
         try:
-            if when is None:
+            if definition.when is None:
                 raise LookupError(f"step {step!r} has no `when` in this code")
             context = bound.context(state, step, Operation.ACTION, 0, None)
-            answer: Any = await self._call(when, bound.saga, [context])
+            async with asyncio.timeout(definition.plan.timeout_seconds):
+                answer: Any = await self._call(definition.when, bound.saga, [context])
             if not isinstance(answer, bool):
                 raise TypeError(f"`when` returned {type(answer).__name__}, not a bool")
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it was, a person must know; nobody asks a second time
             return facts.ConditionFailed(step, describe(error))
         return facts.ConditionTold(step, answer)
 
@@ -143,9 +172,18 @@ def _fact_of_error(error: BaseException, step: BoundStep, attempt: Attempt) -> F
         case _ if call.operation is Operation.ACTION and isinstance(error, step.rejects):
             return facts.Rejected(*at, describe(error))
         case RetryAfter():
-            return facts.CameToNothing(*at, describe(error), retry_after=max(0.0, error.seconds))
+            return facts.CameToNothing(*at, describe(error), retry_after=_delay_of(error.seconds))
         case _:
             return facts.CameToNothing(*at, describe(error))
+
+
+def _delay_of(asked: Any) -> float | None:
+    """Return the delay that was asked for; None, for the policy's own, if it is no time that can pass."""
+    try:
+        seconds = float(asked.total_seconds() if isinstance(asked, timedelta) else asked)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return max(0.0, seconds) if isfinite(seconds) else None
 
 
 def _fact_of_stop(attempt: Attempt) -> Fact | None:
