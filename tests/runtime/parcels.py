@@ -38,10 +38,11 @@ class CarrierSilent(Exception):
 
 @dataclass
 class Shop:
-    """The participants: `faults` names what goes wrong now, `calls` what was called."""
+    """The participants: `faults` names what goes wrong now, `calls` what was called; a payment waits for `pause`."""
 
     faults: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
+    pause: asyncio.Event | None = None
 
     def call(self, what: str, error: Exception) -> None:
         """Note a call, and let it fail if that is switched on."""
@@ -67,6 +68,8 @@ class SendParcel(Saga[Parcel], version=1):
 
     @step(retry=ONCE)
     async def pay(self, ctx: Context[Parcel]) -> None:
+        if self.shop.pause is not None:
+            await self.shop.pause.wait()
         self.shop.call("pay", Reject("the card was declined"))
 
     @pay.compensation(retry=ONCE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import shlex
 import typing
 from pathlib import Path
 from typing import Any
@@ -165,16 +167,16 @@ def test_looking_registers_no_worker_and_writes_nothing(bench: Bench) -> None:
     bench.parcels("order-1", faults="hand_over")
     tables = ("workers", "sagas", "journal", "requests")
     before = {table: bench.statement(f"SELECT * FROM {table}") for table in tables}
-    for look in (("list",), ("show", "order-1")):
+    for look in (("list",), ("show", "order-1"), ("explain", "order-1"), ("preview", "order-1")):
         assert bench.atone(*look).status == 0
     assert {table: bench.statement(f"SELECT * FROM {table}") for table in tables} == before
 
 
-@pytest.mark.parametrize("command", [("show",), ("cancel",), ("retry",), ("terminate",)])
+@pytest.mark.parametrize("command", [("show",), ("explain",), ("preview",), ("cancel",), ("terminate",)])
 def test_an_unknown_id_is_refused_with_the_next_move(bench: Bench, command: tuple[str, ...]) -> None:
     """The status is 1, and the message says how to see what there is."""
     bench.parcels("order-1")
-    ran = bench.atone(*command, "order-2", *(WHY if command != ("show",) else ()), "--json")
+    ran = bench.atone(*command, "order-2", *(WHY if command[0] in {"cancel", "terminate"} else ()), "--json")
     assert ran.status == 1
     assert ran.out == ""
     assert '"error": "unknown_saga"' in ran.err
@@ -331,6 +333,93 @@ def _told(kind: type, request: Any) -> str:
     return " ".join(said.text for said in Narrator().tell(kind(**values), 0.0))
 
 
+# explain and preview
+
+
+def test_explain_says_why_what_next_and_what_may_be_done(bench: Bench) -> None:
+    """For people in words, for programs under stable keys; no user code is needed for it."""
+    bench.parcels("order-1", faults="hand_over")
+    ran = bench.atone("explain", "order-1")
+    assert ran.status == 0
+    assert ran.out.splitlines()[0] == "Needs attention: hand_over."
+    assert "no answer from the carrier" in ran.words
+    document = bench.atone("explain", "order-1", "--json").document
+    assert document.keys() == {"saga", "headline", "why", "next", "may"}
+    assert all(option.keys() == {"command", "step", "landed", "does"} for option in document["may"])
+    may = {(option["command"], option["step"], option["landed"]) for option in document["may"]}
+    assert {("resolve", "hand_over", True), ("resolve", "hand_over", False), ("terminate", None, None)} <= may
+
+
+def test_every_command_that_explain_suggests_is_one_that_works(bench: Bench) -> None:
+    """Copied from the screen, whatever the id looks like, each is understood and recorded."""
+    saga_id = "order 'one'; echo $HOME"
+    bench.parcels(saga_id, faults="hand_over")
+    suggested = [
+        shlex.split(line.replace("Slip as JSON", '{"number": 7}'))
+        for line in bench.atone("explain", saga_id).out.splitlines()
+        if line.startswith("  atone ")
+    ]
+    assert {words[1] for words in suggested} >= {"retry", "resolve", "terminate"}
+    for words in suggested:
+        assert bench.atone(*words[1:], "--wait", "0").status == 3
+    asked = bench.atone("show", saga_id, "--json").document["unanswered"]
+    assert [request["kind"] for request in asked] == [words[1] for words in suggested]
+
+
+def test_preview_says_when_there_is_nothing_to_undo_or_no_way_back(bench: Bench) -> None:
+    """A wait has no effect; a saga that is over is not undone. Both are answers, so the status is 0."""
+    bench.parcels("order-1")
+    bench.pickup("order-2")
+    document = bench.atone("preview", "order-2", "--json").document
+    assert document.keys() == {"saga", "possible", "why_not", "order", "steps", "stands"}
+    assert all(step.keys() == {"step", "what", "why", "in_seconds"} for step in document["steps"])
+    assert (document["possible"], document["order"]) == (True, [])
+    over = bench.atone("preview", "order-1")
+    assert over.status == 0
+    assert over.out == "Nothing would be undone: the saga is over: completed.\n"
+
+
+def test_preview_of_a_saga_under_way_names_the_steps_to_undo(bench: Bench) -> None:
+    """The parcel is packed and being paid for: a cancel waits for the payment, then undoes both."""
+
+    async def story() -> None:
+        async with working(bench.url, bench.shop) as orchestrator:
+            bench.shop.pause = asyncio.Event()
+            handle = await orchestrator.start(SendParcel, Parcel("a cup"), saga_id="order-1")
+            async for progress in handle.watch():
+                if progress.steps["pay"].value == "running":
+                    break
+            ran = await bench.beside("preview", "order-1")
+            assert ran.status == 0
+            assert ran.words.startswith("A cancel now would undo, in this order:")
+            assert "1 pay wait until" in ran.words
+            assert "2 pack undo" in ran.words
+            document = (await bench.beside("preview", "order-1", "--json")).document
+            assert document["order"] == ["pay", "pack"]
+            assert [step["what"] for step in document["steps"]] == ["wait", "undo", "nothing", "nothing"]
+            bench.shop.pause.set()
+            await handle.outcome(timeout=20)
+
+    bench.run(story)
+
+
+def test_preview_says_what_waits_for_a_person(bench: Bench) -> None:
+    """A compensation that gave up is not undone by itself."""
+    bench.parcels("order-1", faults="pay unpack")
+    assert "pack waits for a person" in bench.atone("preview", "order-1").words
+
+
+def test_a_damaged_saga_is_not_explained_but_shown_the_way(bench: Bench) -> None:
+    """There is no state to reason about; the message names the row and the next move."""
+    bench.parcels("order-1", faults="hand_over")
+    bench.statement("UPDATE journal SET entries = ? WHERE version = 2", b"no journal")
+    for command in ("explain", "preview"):
+        ran = bench.atone(command, "order-1", "--json")
+        assert ran.status == 1
+        assert "Journal row 2 can't be read" in ran.err
+        assert "atone show SendParcel/order-1" in ran.err
+
+
 # Damage
 
 
@@ -390,6 +479,8 @@ def test_text_from_a_store_can_not_steer_the_terminal(bench: Bench) -> None:
         bench.atone("list"),
         bench.atone("show", HOSTILE, "--payloads", "--verbose"),
         bench.atone("show", f"{HOSTILE}?"),
+        bench.atone("explain", HOSTILE),
+        bench.atone("preview", HOSTILE),
         bench.atone("retry", HOSTILE, HOSTILE, *given),
     ):
         assert unescaped(ran.out + ran.err) == set()

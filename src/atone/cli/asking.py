@@ -133,14 +133,20 @@ def _payload(found: Glimpse, wish: Wish) -> bytes | None:
         return _json(wish.result)
     if not wish.landed or found.plan is None or wish.step is None or _is_undo(found.plan, found.state, wish.step):
         return None
-    result_type = found.plan.steps[found.plan.index[wish.step]].result_type
-    if result_type == "None":
+    wanted = wanted_result(found.plan, found.state, wish.step)
+    if wanted is None:
         return b"null"
     raise Stop(
         Exit.USAGE,
         "usage",
-        f"{wish.step} returns {result_type}, and later steps may need it. Say what it returned; add: --result 'JSON'",
+        f"{wish.step} returns {wanted}, and later steps may need it. Say what it returned; add: --result 'JSON'",
     )
+
+
+def wanted_result(plan: Plan, state: SagaState | None, step: str) -> str | None:
+    """Return the type of the result that goes with `resolve --landed`; None if none does."""
+    result_type = plan.steps[plan.index[step]].result_type
+    return None if result_type == "None" or _is_undo(plan, state, step) else result_type
 
 
 def _is_undo(plan: Plan, state: SagaState | None, step: str) -> bool:

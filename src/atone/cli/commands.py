@@ -18,6 +18,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from atone._runtime.reader import glimpse
+from atone.cli.advice import explain_saga, preview_saga
 from atone.cli.asking import Wish, change, checked
 from atone.cli.exits import Exit, Stop
 from atone.cli.listing import list_sagas
@@ -124,6 +125,40 @@ def show(
     async def look(out: Output, store: Store) -> Exit:
         found = await glimpse(store, (await find_saga(store, where.tenant, saga_id, which.name)).key)
         return show_saga(out, found, Shown(payloads, verbose), time.time())
+
+    return _with_store(where, look)
+
+
+@app.command(name="explain")
+def explain_(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+) -> int:
+    """Say why a saga is where it is, what happens next, and what you may do."""
+
+    async def look(out: Output, store: Store) -> Exit:
+        found = await glimpse(store, (await find_saga(store, where.tenant, saga_id, which.name)).key)
+        return explain_saga(out, found, time.time())
+
+    return _with_store(where, look)
+
+
+@app.command(name="preview")
+def preview_(
+    saga_id: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    where: Where = _WHERE,
+    which: Which = _WHICH,
+) -> int:
+    """Say what a cancel would undo now, in which order, or why it can't."""
+
+    async def look(out: Output, store: Store) -> Exit:
+        found = await glimpse(store, (await find_saga(store, where.tenant, saga_id, which.name)).key)
+        return preview_saga(out, found, time.time())
 
     return _with_store(where, look)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from atone.cli.safe import json_text, safe
@@ -24,11 +25,6 @@ class Output:
         self._console = Console(markup=False, emoji=False, highlight=False)
         self._errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
-    @property
-    def width(self) -> int:
-        """The columns there are."""
-        return self._console.width
-
     def data(self, data: Mapping[str, Any]) -> None:
         """Write one JSON object in one line."""
         print(json_text(data))
@@ -40,6 +36,10 @@ class Output:
     def say(self, text: str, style: str = "") -> None:
         """Write one line of text; it is not wrapped, so that a command in it can be copied."""
         self._console.print(Text(safe(text), style), soft_wrap=True)
+
+    def wrapped(self, sentence: str) -> None:
+        """Write a sentence as an item of a list, wrapped to the width there is."""
+        self._console.print(Padding(Text(safe(sentence)), (0, 0, 0, 2), expand=False))
 
     def ask(self, warning: str) -> None:
         """Write a question to standard error, so that standard output stays what was asked for."""
