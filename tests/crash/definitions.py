@@ -19,6 +19,7 @@ from tests.crash.participant import Participant
 
 NAMES = tuple(f"s{number:02d}" for number in range(1, 11))
 GATED = "s03"
+FATAL = ("reject", "land, then reject", "raise always")
 
 _SOON = Retry(attempts=3, initial=0.02, factor=1.5, maximum=0.1)
 _OFTEN = Retry(attempts=60, initial=0.02, factor=1.5, maximum=0.1)
@@ -28,8 +29,10 @@ _OFTEN = Retry(attempts=60, initial=0.02, factor=1.5, maximum=0.1)
 class Script:
     """What happens in a saga besides success, by step.
 
-    Of an action: "reject", "raise before" or "raise after" its effect at the first attempt, "raise always". Of a
-    compensation: "raise before" or "raise after" at the first attempt. `gate` names a file that step 3 waits for.
+    Of an action: "raise before" or "raise after" its effect at the first attempt, "raise always", "reject"; "land, then
+    reject" has its effect at the first attempt, raises, and rejects the second; "reject repeats" does so only if the
+    first one was lost. Of a compensation: "raise before" or "raise after" at the first attempt. `gate` names a file
+    that step 3 waits for.
     """
 
     actions: dict[str, str] = field(default_factory=dict)
@@ -37,10 +40,14 @@ class Script:
     gate: str | None = None
 
     @property
-    def end(self) -> SagaStatus:
-        """How the saga must end."""
-        fatal = {"reject", "raise always"}
-        return SagaStatus.COMPENSATED if fatal & set(self.actions.values()) else SagaStatus.COMPLETED
+    def ends(self) -> frozenset[SagaStatus]:
+        """How the saga may end; in two ways only if that hangs on a crash."""
+        faults = set(self.actions.values())
+        if faults & set(FATAL):
+            return frozenset({SagaStatus.COMPENSATED})
+        if "reject repeats" in faults:
+            return frozenset({SagaStatus.COMPENSATED, SagaStatus.COMPLETED})
+        return frozenset({SagaStatus.COMPLETED})
 
 
 class Snag(Exception):
@@ -58,12 +65,13 @@ class _Steps:
 
     def act(self, ctx: Context[Script], name: str) -> str:
         fault = ctx.input.actions.get(name)
-        if fault == "reject":
+        repeats = ctx.attempt > 1
+        if fault == "reject" or (repeats and fault in ("land, then reject", "reject repeats")):
             raise Reject(f"{name} is refused")
-        if fault == "raise always" or (fault == "raise before" and ctx.attempt == 1):
+        if fault == "raise always" or (fault == "raise before" and not repeats):
             raise Snag(f"{name} broke before its effect")
         self.participant.act(ctx.saga_id, name, ctx.idempotency_key)
-        if fault == "raise after" and ctx.attempt == 1:
+        if fault in ("raise after", "land, then reject") and not repeats:
             raise Snag(f"{name} broke after its effect")
         return f"{name} of {ctx.saga_id}"
 
@@ -170,9 +178,10 @@ def random_saga(seed: str) -> tuple[type[Saga[Script]], Script]:
     shape = rng.choice(SHAPES)
     pivot_at = _PIVOTS.get(shape.__name__, 11)
     actions = {name: rng.choice(("raise before", "raise after")) for name in NAMES if rng.random() < 0.06}
+    # Not at the pivot: a rejection there after a lost attempt rightly waits for a person.
     if rng.random() < 0.4:
-        # Not at the pivot: a rejection there after a lost attempt rightly waits for a person.
-        fatal = NAMES[rng.randrange(2, pivot_at - 1)]
-        actions[fatal] = "reject" if rng.random() < 0.7 else "raise always"
+        actions[NAMES[rng.randrange(2, pivot_at - 1)]] = rng.choice(FATAL)
+    elif rng.random() < 0.4:
+        actions |= dict.fromkeys(NAMES[1 : pivot_at - 1], "reject repeats")
     undos = {name: rng.choice(("raise before", "raise after")) for name in NAMES if rng.random() < 0.15}
     return shape, Script(actions, undos)

@@ -193,8 +193,8 @@ class _Case:
             yield f"{then} was undone after {first}"
 
     def _end(self, script: Script) -> Iterator[str]:
-        if self.saga.status != script.end.value:
-            yield f"it ended {self.saga.status}, its script says {script.end.value}"
+        if self.saga.status not in script.ends:
+            yield f"it ended {self.saga.status}, its script says {' or '.join(sorted(script.ends))}"
         standing = sorted(self.done.keys() - self.undone.keys())
         if self.saga.status == SagaStatus.COMPENSATED and standing:
             yield f"it is called compensated, and these effects stand: {', '.join(standing)}"
