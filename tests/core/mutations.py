@@ -480,4 +480,35 @@ OUTSIDE = (
     ),
 )
 
-MUTANTS: tuple[Mutant, ...] = (*INTENT, *UNKNOWN, *DIRECTION, *COMPENSATION, *PIVOT, *OUTSIDE)
+PAGES = (
+    Mutant(
+        "preview.py",
+        "if saga.is_backward or plan.pivot is None or not pivot_begun(plan, saga):",
+        "if True:",
+        "a preview says that there is no way back",
+        "test_preview::test_a_preview_says_why_there_is_no_way_back",
+    ),
+    Mutant(
+        "preview.py",
+        "begins.setdefault(entry.step, clock - now)",
+        "begins.setdefault(entry.step, 0.0)",
+        "a preview says how long an undo waits",
+        "test_preview::test_what_a_preview_says_is_what_a_cancel_does",
+    ),
+    Mutant(
+        "preview.py",
+        "acts = [_act(*pairs[plan.index[name]], seconds) for name, seconds in begins.items()]",
+        "acts = [_act(*pairs[plan.index[name]], seconds) for name, seconds in reversed(begins.items())]",
+        "a preview names the undos in their order",
+        "test_preview::test_what_a_preview_says_is_what_a_cancel_does",
+    ),
+    Mutant(
+        "explain.py",
+        'if answer != "too_late":',
+        "if True:",
+        "only commands that apply are offered",
+        "test_explain::test_it_names_the_commands_that_apply",
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (*PAGES, *INTENT, *UNKNOWN, *DIRECTION, *COMPENSATION, *PIVOT, *OUTSIDE)

@@ -189,7 +189,7 @@ class SagaState(NamedTuple):
     def moved(
         self, status: SagaStatus, steps: tuple[StepState, ...], rollback: tuple[str, ...], version: int
     ) -> SagaState:
-        """Return a copy with what nearly every turn changes; `_replace` costs four times as much, several times a turn."""
+        """Return a copy with what nearly every turn changes; `_replace` costs four times as much, each time."""
         return SagaState(
             self.tenant,
             self.name,
