@@ -39,6 +39,7 @@ def memory_subject(folder: Path) -> Subject:
 
 def sqlite_subject(folder: Path) -> Subject:
     clock = Clock()
+    folder.mkdir(exist_ok=True)
     path = folder / "atone.db"
 
     @contextmanager

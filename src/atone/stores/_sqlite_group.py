@@ -27,7 +27,6 @@ _APPEND_MINE = """
     SELECT ?1, ?2, ?3, ?4, ?5 FROM sagas WHERE key = ?1 AND owner = ?6
     ON CONFLICT DO NOTHING
 """
-_STATEMENTS = (BEAR, APPEND, _APPEND_MINE, SHOW, SEEN)
 _ANY_EARLY = "SELECT EXISTS (SELECT 1 FROM early_events)"
 
 
@@ -117,7 +116,7 @@ def _write_apart(connection: Connection, commits: Sequence[Commit], now: float) 
 
 
 class _Rows(NamedTuple):
-    """What to write, one field for each of `_STATEMENTS`."""
+    """What to write, one field for each statement."""
 
     born: list[tuple[Any, ...]]
     first: list[tuple[Any, ...]]
@@ -145,7 +144,7 @@ def _write_together(connection: Connection, commits: Sequence[Commit], now: floa
     if len(set(keys)) != len(keys):  # one turn may depend on what another one changes
         raise _Misfit
     before = connection.total_changes()
-    for statement, values in zip(_STATEMENTS, rows, strict=True):
+    for statement, values in zip((BEAR, APPEND, _APPEND_MINE, SHOW, SEEN), rows, strict=True):
         if values:
             connection.executemany(statement, values)
     if connection.total_changes() - before != sum(map(len, rows)):

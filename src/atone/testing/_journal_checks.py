@@ -211,8 +211,11 @@ async def the_same_id_is_free_under_another_tenant_or_name(lab: Lab) -> None:
     worker = lab.worker()
     await lab.born(worker, saga_id="7")
     await lab.born(worker, saga_id="7", tenant="other")
-    await lab.born(worker, saga_id="7", name="Refund")
-    same(len(await lab.find(saga_id="7")), 3, "number of sagas")
+    again = birth_of(lab.key(), saga_id="7")
+    free = [birth_of(lab.key(), saga_id="7", name="Refund"), birth_of(lab.key(), saga_id="7", tenant="third")]
+    wanted = [TurnResult.TAKEN, TurnResult.APPLIED, TurnResult.APPLIED]
+    same(await lab.commit(worker, again, *free), wanted, "results beside one that is taken")
+    same(len(await lab.find(saga_id="7")), 4, "number of sagas")
 
 
 @Check

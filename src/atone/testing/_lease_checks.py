@@ -125,6 +125,19 @@ async def dead_is_for_ever(lab: Lab) -> None:
 
 
 @Check
+async def dead_is_for_ever_even_if_the_clock_goes_back(lab: Lab) -> None:
+    """A clock that is set right must not bring a worker back whose sagas others have."""
+    worker, other = lab.worker(), lab.worker(1000)
+    key = await lab.born(worker)
+    lab.lapse()
+    await lab.claim(other, definitions=())
+    lab.advance(-LEASE_SECONDS)
+    refuses_at_once(WorkerDead, lambda: lab.store.renew(worker, LEASE_SECONDS), "renew")
+    await refuses(WorkerDead, lab.commit(worker, turn_of(key, 2)), "commit")
+    await refuses(WorkerDead, lab.claim(worker), "claim")
+
+
+@Check
 async def a_dead_workers_batch_leaves_nothing_behind(lab: Lab) -> None:
     """WorkerDead means that nothing was written, and a batch of another worker beside it lands."""
     worker, other = lab.worker(), lab.worker()

@@ -38,7 +38,7 @@ async def what_is_found_comes_in_the_order_of_keys(lab: Lab) -> None:
     worker = lab.worker()
     keys = [lab.key() for _ in range(6)]
     for at in (3, 0, 5, 1, 4, 2):
-        await lab.born(worker, keys[at], status="pending" if at % 2 else "running")
+        await lab.born(worker, keys[at], status="pending" if at % 2 else "running", wake_at=-float(at))
     same(await lab.find(), keys, "all")
     same(await lab.find(name="Order"), keys, "by name")
     same(await lab.find(statuses=frozenset({"pending", "running"})), keys, "by status")
