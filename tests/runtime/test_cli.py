@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import re
 import shlex
 import typing
 from pathlib import Path
@@ -794,3 +795,33 @@ def test_nothing_is_asked_with_yes_or_for_a_change_that_undoes(
     ran = bench.atone(*command, *WHY, "--wait", "0")
     assert ran.status == 3
     assert "[y/N]" not in ran.err
+
+
+# The manual
+
+MANUAL = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+
+
+def test_the_manual_names_every_command_status_and_key(bench: Bench) -> None:
+    """What is promised to scripts is written down, and what is written down exists."""
+    from atone.cli.commands import app
+    from atone.cli.exits import Exit
+
+    commands = {name for name in app if not name.startswith("-")}
+    assert commands == set(re.findall(r"^\| `atone (\w+)", MANUAL, re.MULTILINE))
+    assert {str(status.value) for status in Exit} == set(re.findall(r"^\| (\d+) \|", MANUAL, re.MULTILINE))
+    for key in SAGA_KEYS | SHOW_KEYS | STEP_KEYS:
+        assert f"`{key}`" in MANUAL, key
+
+
+def test_the_manual_shows_lines_that_the_commands_write(bench: Bench) -> None:
+    """The same story told again has the same words; only names, times and ids differ."""
+    bench.parcels("order-1", faults="hand_over")
+    explained = bench.atone("explain", "order-1").words.replace("hand_over", "create_shipment")
+    for line in ("Needs attention: create_shipment.", "takes it as not landed, and turns the saga back"):
+        assert line in MANUAL
+        assert line in explained
+    assert "Recorded; no worker has answered yet; start one that has this definition. The request stands." in MANUAL
+    assert "Recorded; no worker has answered yet; start one that has this definition. The request stands." in (
+        bench.atone("retry", "order-1", *WHY, "--wait", "0").out
+    )

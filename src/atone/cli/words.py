@@ -55,13 +55,13 @@ _Attempt: TypeAlias = (
     | journal.AttemptImpossible
 )
 _ATTEMPTS: dict[type, tuple[str, Tone]] = {
-    journal.AttemptStarted: ("began", Tone.PLAIN),
-    journal.AttemptSucceeded: ("succeeded", Tone.GOOD),
-    journal.AttemptRejected: ("was rejected", Tone.BAD),
-    journal.AttemptUnknown: ("ended, outcome unknown", Tone.DOUBT),
-    journal.AttemptLost: ("was lost with its process, outcome unknown", Tone.DOUBT),
-    journal.AttemptInterrupted: ("was interrupted by a shutdown, outcome unknown", Tone.DOUBT),
-    journal.AttemptImpossible: ("could not be made", Tone.BAD),
+    journal.AttemptStarted: (" began", Tone.PLAIN),
+    journal.AttemptSucceeded: (" succeeded", Tone.GOOD),
+    journal.AttemptRejected: (" was rejected", Tone.BAD),
+    journal.AttemptUnknown: (": outcome unknown", Tone.DOUBT),
+    journal.AttemptLost: (": its process died, outcome unknown", Tone.DOUBT),
+    journal.AttemptInterrupted: (": cut off by a shutdown, outcome unknown", Tone.DOUBT),
+    journal.AttemptImpossible: (" could not be made", Tone.BAD),
 }
 _PROBED = {Landed.LANDED: "it landed", Landed.NOT_LANDED: "it did not land", Landed.CANNOT_TELL: "can't tell"}
 _CALLED = {
@@ -124,7 +124,7 @@ def _of_attempt(entry: _Attempt) -> Said:
     payload = None
     if isinstance(entry, journal.AttemptSucceeded) and entry.operation is Operation.ACTION:
         payload = ("result", entry.result)
-    return Said(lane, f"{entry.step}: {_CALLED[entry.operation]} {entry.attempt} {verb}", tone, problem, payload)
+    return Said(lane, f"{entry.step}: {_CALLED[entry.operation]} {entry.attempt}{verb}", tone, problem, payload)
 
 
 def _of_direction(entry: journal.DirectionDecided) -> Iterator[Said]:
