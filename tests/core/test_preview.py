@@ -170,15 +170,14 @@ def _answers_hold(plan: Plan, saga: SagaState, now: float) -> None:
 def test_what_a_preview_says_is_what_a_cancel_does(name: str) -> None:
     """In every forward state of some random walks: the same undos, in the same order, at the same times."""
     plan = PLANS[name]
-    for seed in range(6):
+    for seed in range(3):
         chance = random.Random(f"preview {name} {seed}")
         model = Model(plan, budget=4, asks=tuple(kind for kind in ALL_ASKS if kind != "terminate"))
         world = model.start().world
-        for _ in range(25):
+        for _ in range(16):
             choices = model.choices(world)
             if world.saga.status.is_final or not choices:
                 break
-            explain(plan, world.saga, world.now)
             if not world.saga.is_backward:
                 _agrees(plan, world.saga, world.now, chance)
             _answers_hold(plan, world.saga, world.now)

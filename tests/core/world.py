@@ -30,6 +30,8 @@ COSTS = {
     "break": 1,
     "timeout": 1,
     "impossible": 1,
+    "hopeless": 1,
+    "later": 1,
     "late": 1,
     "zombie": 1,
     "again": 1,
@@ -137,8 +139,9 @@ class Model:
             found.append("reply")
         if live:
             found.append("timeout" if world.now >= wire.deadline else "break")
-            if not wire.answer and wire.operation is ACTION:
-                found.append("impossible")
+            found += ["later"] if wire.operation is not PROBE else []
+            found += ["hopeless"] if wire.operation is ACTION else []
+            found += ["impossible"] if not wire.answer else []
         if wire.answer == "ok" and wire.operation is ACTION and not world.down and (wire.told or wire.dead):
             found.append("zombie" if wire.dead else "late")
         return found
@@ -191,7 +194,7 @@ class Model:
         world = world._replace(budget=world.budget - COSTS.get(what, 0))
         if what in ("arrive", "refuse", "cannot"):
             return Taken(self._arrive(world, rest[0], what))
-        if what in ("reply", "break", "timeout", "impossible", "late", "zombie"):
+        if what in ("reply", "break", "timeout", "impossible", "hopeless", "later", "late", "zombie"):
             return self._end_call(world, rest[0], what)
         if what == "tick":
             time = self._next_time(world)
@@ -255,12 +258,12 @@ class Model:
         if what == "impossible":
             without = world._replace(wires=(*world.wires[:at], *world.wires[at + 1 :]))
             return self.tell(without, facts.Impossible(wire.step, wire.operation, wire.attempt, OOPS))
-        is_done = what == "reply"
-        ended = wire._replace(told=True)
-        after = self._wire(world, at, ended)
-        if is_done:
-            after = world._replace(wires=(*world.wires[:at], *world.wires[at + 1 :]))
-        return self.tell(after, _fact_of(wire) if is_done else facts.CameToNothing(*wire[:3], OOPS))
+        if what == "reply":
+            without = world._replace(wires=(*world.wires[:at], *world.wires[at + 1 :]))
+            return self.tell(without, _fact_of(wire))
+        after = self._wire(world, at, wire._replace(told=True))
+        retry_after = 9.0 if what == "later" else None
+        return self.tell(after, facts.CameToNothing(*wire[:3], OOPS, retry_after, what != "hopeless"))
 
     def _crash(self, world: World) -> Taken:
         wires = tuple(wire._replace(dead=True) for wire in world.wires)
