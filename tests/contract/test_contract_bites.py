@@ -10,7 +10,7 @@ import copy
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -386,6 +386,12 @@ class LeasesAreCutShort(ChangedClaim):
 class DefinitionsQueueUp(Broken):
     def _in_turns(self, queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
         return chain.from_iterable(queues)
+
+
+class TheSameDefinitionIsAlwaysFirst(Broken):
+    def _in_turns(self, queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
+        self._claims = count()
+        return super()._in_turns(queues)
 
 
 class TheRetiredKeepTheirSagas(Broken):

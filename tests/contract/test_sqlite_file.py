@@ -386,6 +386,20 @@ def test_a_damaged_file_says_so(tmp_path: Path) -> None:
         asyncio.run(read(key))
 
 
+def test_a_store_that_came_through_a_fork_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child has no writer thread, so a call would wait for ever."""
+
+    async def use() -> None:
+        async with opened(tmp_path / "a.db") as lab:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "getpid", lambda: -1)
+                with pytest.raises(StoreError, match="after the fork"):
+                    await lab.find()
+            assert await lab.find() == []
+
+    asyncio.run(use())
+
+
 def test_a_closed_store_says_so(tmp_path: Path) -> None:
     """Before it is entered, and after it is left."""
 

@@ -48,13 +48,14 @@ _DROP_EARLY = """
 
 
 class Wish(NamedTuple):
-    """What a worker asks a claim for."""
+    """What a worker asks a claim for; `first` is the number of the claim, so that each definition is first in turn."""
 
     worker: str
     definitions: frozenset[tuple[str, int, str]]
     known: frozenset[bytes]
     limit: int
     lease_seconds: float
+    first: int
 
 
 def renew(
@@ -86,7 +87,7 @@ def claim(connection: Connection, now: float, wish: Wish) -> Claimed:
     newer = wish.known.intersection(_keys(connection, _ASKED, wish.worker))
     queues, unclaimable = _waiting(connection, wish, left, now)
     taken = sorted(set(mine) - wish.known)[: wish.limit]
-    found = list(islice(_in_turns(queues), wish.limit - len(taken)))
+    found = list(islice(_in_turns(queues, wish.first), wish.limit - len(taken)))
     connection.executemany(_OWN, [(wish.worker, key) for key in found])
     taken += found
     if taken:
@@ -124,10 +125,12 @@ def _keys(connection: Connection, statement: str, *values: Any) -> list[bytes]:
     return [key for (key,) in connection.execute(statement, values)]
 
 
-def _in_turns(queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
-    """Yield the first of each queue, then the second of each, and so on."""
-    for at in range(max(map(len, queues), default=0)):
-        yield from (queue[at] for queue in queues if at < len(queue))
+def _in_turns(queues: Sequence[Sequence[bytes]], first: int) -> Iterator[bytes]:
+    """Yield the first of each queue, then the second of each, and so on; another queue begins each time."""
+    filled = [queue for queue in queues if queue]
+    first %= max(len(filled), 1)
+    for at in range(max(map(len, filled), default=0)):
+        yield from (queue[at] for queue in filled[first:] + filled[:first] if at < len(queue))
 
 
 def _forget_empty_handed(connection: Connection, left: Collection[str]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+import apsw
+
 from atone.errors import WorkerDead
 from atone.store import Turn, TurnResult
 from atone.stores._sqlite_connection import Connection
@@ -104,7 +106,9 @@ def _change(connection: Connection, job: Change[Any], now: float) -> None:
     connection.execute("SAVEPOINT change")
     try:
         job.result = job.run(connection, now)
-    except (WorkerDead, *DATA_ERRORS) as error:
+    except Exception as error:
+        if isinstance(error, apsw.Error) and not isinstance(error, DATA_ERRORS):
+            raise  # the file can't be used, for nobody in the group
         connection.execute("ROLLBACK TO change")
         job.error = error
     connection.execute("RELEASE change")

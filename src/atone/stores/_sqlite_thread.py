@@ -8,6 +8,7 @@ which has one such thread for writing and one for reading.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -59,6 +60,7 @@ class ConnectionThread:
         # Nobody may close between "is it open?" and the put: a job behind the last one would never be answered.
         self._gate = threading.Lock()
         self._is_open = False
+        self._process = 0
         self._ended: Future[None] = Future()
 
     async def open(self) -> None:
@@ -73,6 +75,7 @@ class ConnectionThread:
         except BaseException:
             self._queue.put(None)  # if it was cancelled, the thread opens all the same, and then ends
             raise
+        self._process = os.getpid()
         self._is_open = True
 
     async def close(self) -> None:
@@ -102,6 +105,8 @@ class ConnectionThread:
         with self._gate:
             if not self._is_open:
                 raise StoreError(f"The store {self._path} is not open. Enter it with `async with` first.")
+            if self._process != os.getpid():  # a fork has no such thread: the job would never be done
+                raise StoreError(f"The store {self._path} was opened in another process. Open it after the fork.")
             self._queue.put(job)
 
     def _main(self, opened: Future[None], queue: _Queue) -> None:

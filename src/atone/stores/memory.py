@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from types import TracebackType
 from typing import Self
 
@@ -92,6 +92,7 @@ class MemoryStore:
         self._keys: dict[_Identity, bytes] = {}
         self._early: dict[tuple[_Identity, str], _Early] = {}
         self._dead_letters: list[Delivery] = []
+        self._claims = count()
 
     async def __aenter__(self) -> Self:
         return self
@@ -243,9 +244,11 @@ class MemoryStore:
         return saga.owner not in self._workers or self._workers[saga.owner].dead
 
     def _in_turns(self, queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
-        """Yield the first of each queue, then the second of each, and so on."""
-        for at in range(max(map(len, queues), default=0)):
-            yield from (queue[at] for queue in queues if at < len(queue))
+        """Yield the first of each queue, then the second of each, and so on; another queue begins each time."""
+        filled = [queue for queue in queues if queue]
+        first = next(self._claims) % max(len(filled), 1)
+        for at in range(max(map(len, filled), default=0)):
+            yield from (queue[at] for queue in filled[first:] + filled[:first] if at < len(queue))
 
     def _load(self, key: bytes, after: int, with_plan: bool) -> Loaded:
         saga = self._sagas[key]

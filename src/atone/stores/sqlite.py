@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,6 +43,7 @@ class SqliteStore:
         self._clock = clock
         self._busy_seconds = busy_seconds
         self._row_bytes_max = row_bytes_max
+        self._claims = count()
         self._writer = ConnectionThread(self._path, self._open_writer, self._write)
         self._reader = ConnectionThread(self._path, self._open_reader, answer_each)
 
@@ -85,7 +87,9 @@ class SqliteStore:
         limit: int,
         lease_seconds: float,
     ) -> Claimed:
-        wish = _sqlite_claim.Wish(worker, frozenset(definitions), frozenset(known), limit, lease_seconds)
+        wish = _sqlite_claim.Wish(
+            worker, frozenset(definitions), frozenset(known), limit, lease_seconds, next(self._claims)
+        )
         return await self._writer.do(Change(lambda connection, now: _sqlite_claim.claim(connection, now, wish)))
 
     async def deliver(self, delivery: Delivery) -> Delivered:

@@ -154,6 +154,20 @@ async def no_definition_starves_another(lab: Lab) -> None:
 
 
 @Check
+async def each_definition_gets_its_turn_when_there_is_room_for_one_saga_only(lab: Lab) -> None:
+    """A worker that is nearly full takes one at a time, and not always of the same definition."""
+    worker = lab.worker(1000)
+    for _ in range(20):
+        await lab.born(worker, owned=False, wake_at=lab.now() - 1000)
+    few = [await lab.born(worker, owned=False, wake_at=lab.now(), name="Refund") for _ in range(3)]
+    taken: list[bytes] = []
+    for _ in range(20):
+        taken += (await lab.claim(worker, limit=1, definitions=[_ORDER, _REFUND], known=taken)).taken
+    same(len(taken), 20, "number of those taken")
+    holds({*few} & {*taken}, "twenty pages of one saga, and none of the other definition")
+
+
+@Check
 async def a_claim_without_room_takes_nothing_but_tells_what_is_newer(lab: Lab) -> None:
     """`limit` 0: a worker that is full still hears of requests."""
     worker, other = lab.worker(), lab.worker()
