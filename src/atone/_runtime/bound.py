@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from atone._core.commands import Call, Decision
 from atone._core.facts import Operation
 from atone._core.keys import idempotency_key
 from atone._core.plan import Plan
@@ -29,7 +30,7 @@ _OUTCOME_UNKNOWN = Unknown()
 
 
 class BoundSaga:
-    """One registered saga object. `sync_steps` are those whose action or compensation runs in a thread."""
+    """One registered saga object, with its plan, code and schemas."""
 
     def __init__(self, saga: Saga[Any], codec: Codec) -> None:
         self.saga = saga
@@ -39,6 +40,28 @@ class BoundSaga:
         self.input_schema: Schema = codec.schema(self.definition.input_type)
         self.steps = {step.plan.name: BoundStep(step, codec) for step in self.definition.steps}
         self.identity = (self.plan.name, self.plan.version, self.plan.plan_hash)
+        self._in_thread = frozenset(
+            (name, operation)
+            for name, step in self.steps.items()
+            for operation, code in step.code.items()
+            if code is not None and not code.is_async
+        )
+
+    def in_thread(self, step: str, operation: Operation) -> bool:
+        """Whether this operation is a plain function: it takes a thread, and nobody can stop it."""
+        return (step, operation) in self._in_thread
+
+    def threads_for(self, decision: Decision) -> int:
+        """Return how many threads the calls of a decision take."""
+        if not self._in_thread:
+            return 0
+        calls = (command for command in decision.commands if isinstance(command, Call))
+        return sum(self.in_thread(call.step, call.operation) for call in calls)
+
+    @property
+    def needs_threads(self) -> bool:
+        """Whether any of its calls takes a thread."""
+        return bool(self._in_thread)
 
     def context(self, state: SagaState, step: str, operation: Operation, attempt: int, deadline: float | None) -> Any:
         """Return the `Context` for one call.
@@ -130,4 +153,4 @@ def payload_context(state: SagaState, field: str) -> bytes:
 
 def payload_context_of(tenant: str, name: str, saga_id: str, field: str) -> bytes:
     """Return the same for a saga that is not loaded, or does not exist yet."""
-    return "\x1f".join((tenant, name, saga_id, field)).encode()
+    return f"{tenant}\x1f{name}\x1f{saga_id}\x1f{field}".encode()

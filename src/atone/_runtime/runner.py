@@ -1,8 +1,8 @@
 """One saga that this worker runs: facts in, decisions committed, commands performed.
 
-Owns the saga's state between turns, its calls under way and its timer. A turn is always: decide, commit, then perform; one
-at a time, and nothing is performed before its entries are durable. Must not judge a saga: what a fact means is
-`_core.decide`'s to say. Made and kept by the worker.
+Owns the saga's state between turns and its timer. A turn is always: decide, commit, then perform; one at a time, and
+nothing is performed before its entries are durable. Must not judge a saga: what a fact means is `_core.decide`'s to
+say. Made and kept by the worker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from atone._core.facts import Fact, Operation, Problem
 from atone._core.journal import AttentionRaised, Entry, SagaParked
 from atone._core.state import Request, SagaState, SagaStatus
 from atone._runtime.bound import BoundSaga, BoundStep, payload_context
-from atone._runtime.invoke import Attempt, Invoker, Stop, timed_out
+from atone._runtime.calls import Caller, Calls
 from atone._runtime.wire import encode_entries
 from atone.codec import describe
 from atone.errors import PayloadError
@@ -30,17 +30,11 @@ from atone.store import Birth, Hot, Turn, TurnResult
 log = logging.getLogger("atone.saga")
 
 
-class Host(Protocol):
+class Host(Caller, Protocol):
     """What a runner needs of its worker."""
 
-    invoker: Invoker
     draining: bool
     keep_seconds: float
-    cancel_grace_seconds: float
-
-    def now(self) -> float:
-        """Return the store's time."""
-        ...
 
     def next_commit_id(self) -> bytes:
         """Return a commit id never used before."""
@@ -48,10 +42,6 @@ class Host(Protocol):
 
     def submit(self, turn: Turn, landed: Callable[[TurnResult], None]) -> None:
         """Write a turn with the next batch."""
-        ...
-
-    def may_call(self) -> bool:
-        """Whether the lease still protects a call that begins now."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -76,7 +66,7 @@ class Runner:
 
     __slots__ = (
         "_asking",
-        "_attempts",
+        "_calls",
         "_commit_id",
         "_facts",
         "_host",
@@ -95,7 +85,7 @@ class Runner:
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._facts: deque[Fact] = deque()
-        self._attempts: dict[tuple[str, Operation, int], Attempt] = {}
+        self._calls = Calls(host, bound, self.tell)
         self._asking: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
@@ -109,12 +99,7 @@ class Runner:
     @property
     def is_busy(self) -> bool:
         """Whether a call or a write is under way."""
-        return self._writing or bool(self._attempts)
-
-    @property
-    def attempts(self) -> Iterable[Attempt]:
-        """The calls under way."""
-        return tuple(self._attempts.values())
+        return self._writing or bool(self._calls)
 
     def begin(self, fact: facts.StartRequested, started: Callable[[TurnResult], None]) -> None:
         """Start the saga; `started` hears what became of it, unless the worker dies first."""
@@ -154,14 +139,16 @@ class Runner:
         """Forget the saga at once: it is not mine. Calls under way are interrupted and their outcomes are not told."""
         self.gone = True
         self._stop_timer()
-        for attempt in self.attempts:
-            attempt.interrupt(Stop.DROPPED)
+        self._calls.forget()
+
+    def leave(self) -> None:
+        """Forget the saga: it needs no owner now. What still runs in a thread is not listened to any more."""
+        self.gone = True
+        self._calls.leave()
 
     def interrupt(self) -> None:
         """End the calls under way for a shutdown; each is told as interrupted and goes on elsewhere."""
-        for attempt in self.attempts:
-            if self._is_async(attempt.call):
-                attempt.interrupt(Stop.SHUTDOWN)
+        self._calls.interrupt()
 
     def park(self, why: str, version: int) -> None:
         """Leave the saga to a person, because it can't be folded or decided; `version` is its last row's."""
@@ -192,19 +179,26 @@ class Runner:
     def _decide(self, fact: Fact) -> Decision | None:
         assert self.state is not None
         try:
-            return decide(self.bound.plan, self.state, fact, self._host.now(), may_start=not self._host.draining)
+            may_start = not (self._host.draining or self._held_back())
+            return decide(self.bound.plan, self.state, fact, self._host.now(), may_start=may_start)
         except Exception as error:
             # An assertion of the law failed: this saga stops where it is, no other is touched.
             log.exception("saga %s can't be decided on %s", self.state.saga_id, type(fact).__name__)
             self.park(f"internal: {describe(error)}", self.state.version)
             return None
 
+    def _held_back(self) -> bool:
+        """Whether a call could not begin now for want of a thread, so that no intent may be written."""
+        return self.bound.needs_threads and self._host.threads.none_left
+
     def _releases(self, decision: Decision) -> bool:
         """Whether the saga needs no owner after this: it is over, waits for a person, or for long enough."""
         if not decision.idle or self._facts or self._asking:
             return False
-        far = decision.wake_at is None or decision.wake_at - self._host.now() > self._host.keep_seconds
-        return far or self._host.draining
+        if decision.wake_at is None or self._host.draining:
+            return True
+        # A call that was given up on may still succeed; only its saga's owner can hear it.
+        return not self._calls and decision.wake_at - self._host.now() > self._host.keep_seconds
 
     def _write(self, fact: Fact, decision: Decision, birth: Birth | None = None) -> None:
         released = self._releases(decision)
@@ -215,9 +209,12 @@ class Runner:
         changed = None if hot == self._hot else hot
         turn = Turn(self.key, version, self._host.next_commit_id(), encode_entries(decision.entries), changed, birth)
         self._writing = True
+        self._host.threads.take(self.bound.threads_for(decision))
         self._host.submit(turn, partial(self._landed, fact, decision, saga, hot))
 
     def _landed(self, fact: Fact, decision: Decision, saga: SagaState, hot: Hot, result: TurnResult) -> None:
+        if result is not TurnResult.APPLIED or self.gone:
+            self._host.threads.give(self.bound.threads_for(decision))
         if self.gone:
             return
         if self._started is not None:
@@ -263,7 +260,7 @@ class Runner:
         for command in decision.commands:
             match command:
                 case Call():
-                    self._call(command)
+                    self._calls.begin(command, decision.saga)
                 case AskCondition(step) if step not in self._asking:
                     self._asking.add(step)
                     self._host.spawn(self._ask(step))
@@ -272,64 +269,23 @@ class Runner:
                 case _:
                     pass
         self._stop_timer()
-        if decision.wake_at is not None:
-            delay = max(0.0, decision.wake_at - self._host.now())
-            self._timer = self._loop.call_later(delay, self._woke)
+        if decision.wake_at is None:
+            return
+        delay = decision.wake_at - self._host.now()
+        if delay <= 0 and self._held_back():
+            self._host.threads.wait(self._woke)
+        else:
+            self._timer = self._loop.call_later(max(0.0, delay), self._woke)
 
     def _woke(self) -> None:
         self._timer = None
-        self.tell(facts.Woke())
+        if not self.gone:
+            self.tell(facts.Woke())
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _call(self, call: Call) -> None:
-        if self.gone:
-            return
-        if not self._host.may_call():
-            # The lease may be over: another worker may own the saga, so nothing is called until it is renewed.
-            self._loop.call_later(0.05, self._call, call)
-            return
-        assert self.state is not None
-        attempt = Attempt(call)
-        self._attempts[(call.step, call.operation, call.attempt)] = attempt
-        attempt.task = self._loop.create_task(self._attempt(attempt, self.state))
-        attempt.expiry = self._loop.call_later(call.deadline - self._host.now(), self._expire, attempt)
-
-    async def _attempt(self, attempt: Attempt, state: SagaState) -> None:
-        call = attempt.call
-        fact = await self._host.invoker.attempt(self.bound, state, attempt)
-        if attempt.expiry is not None:
-            attempt.expiry.cancel()
-        self._attempts.pop((call.step, call.operation, call.attempt), None)
-        if fact is None:
-            return
-        if self.gone:
-            log.warning("saga %s: %s of step %s ended after the saga was let go: %s", state.saga_id,
-                        call.operation.value, call.step, type(fact).__name__)
-        elif not attempt.told or isinstance(fact, facts.Succeeded):
-            self.tell(fact)
-
-    def _expire(self, attempt: Attempt) -> None:
-        """The attempt's hard deadline has passed: from now on its outcome is unknown."""
-        if self._is_async(attempt.call):
-            attempt.interrupt(Stop.TIMEOUT)
-            attempt.expiry = self._loop.call_later(self._host.cancel_grace_seconds, self._give_up_on, attempt)
-        else:
-            self._give_up_on(attempt)
-
-    def _give_up_on(self, attempt: Attempt) -> None:
-        """Tell the time-out although the call has not ended; if it ends after all, that is told as a late result."""
-        attempt.expiry = None
-        if not attempt.told and not self.gone:
-            attempt.told = True
-            self.tell(timed_out(attempt.call))
-
-    def _is_async(self, call: Call) -> bool:
-        code = self.bound.steps[call.step].code[call.operation]
-        return code is None or code.is_async
 
     async def _ask(self, step: str) -> None:
         assert self.state is not None

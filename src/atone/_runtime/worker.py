@@ -26,6 +26,7 @@ from atone._runtime.ids import CommitIds, new_saga_key, new_worker_id
 from atone._runtime.invoke import Invoker
 from atone._runtime.reader import fold_rows
 from atone._runtime.runner import Runner, unfit_requests
+from atone._runtime.slots import Slots
 from atone._runtime.wire import encode_entries
 from atone.clock import Clock, StoreTime
 from atone.codec import describe
@@ -87,6 +88,7 @@ class Worker:
         self.runners: dict[bytes, Runner] = {}
         self.id = ""
         self.invoker = Invoker(self._threads)
+        self.threads = Slots(limits.threads_max)
         self.draining = False
         self.keep_seconds = limits.keep_seconds
         self.cancel_grace_seconds = limits.cancel_grace_seconds
@@ -175,6 +177,7 @@ class Worker:
         committer.abandon()
         log.warning("worker %s was declared dead; %d sagas dropped", worker, len(self.runners))
         runners, self.runners = list(self.runners.values()), {}
+        self.threads = Slots(self._limits.threads_max)
         for runner in runners:
             runner.drop()
         self._answer_starts()
@@ -262,7 +265,7 @@ class Worker:
 
     def release(self, runner: Runner) -> None:
         """Forget the saga; tell who waits for its end, if this is it."""
-        runner.gone = True
+        runner.leave()
         was_full = len(self.runners) >= self._limits.sagas_in_flight_max
         if self.runners.get(runner.key) is runner:
             del self.runners[runner.key]

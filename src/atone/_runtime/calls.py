@@ -1,0 +1,119 @@
+"""The calls of one saga that are under way: begun, timed out, interrupted, ended.
+
+Owns an attempt from its durable intent to the fact that says how it ended; each is told once, and a success that comes
+after its time-out was told is told too. Must not decide what follows. Kept by a runner, which hears the facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from atone._core import facts
+from atone._core.commands import Call
+from atone._core.facts import Fact, Operation
+from atone._core.state import SagaState
+from atone._runtime.bound import BoundSaga
+from atone._runtime.invoke import Attempt, Invoker, Stop, timed_out
+from atone._runtime.slots import Slots
+
+log = logging.getLogger("atone.saga")
+
+LEASE_LOOK_SECONDS = 0.05
+
+
+class Caller(Protocol):
+    """What calls need of the worker."""
+
+    invoker: Invoker
+    threads: Slots
+    cancel_grace_seconds: float
+
+    def now(self) -> float:
+        """Return the store's time."""
+        ...
+
+    def may_call(self) -> bool:
+        """Whether the lease still protects a call that begins now."""
+        ...
+
+
+class Calls:
+    """Attempts by step, operation and number; `tell` hears the fact of each."""
+
+    __slots__ = ("_bound", "_caller", "_gone", "_loop", "_tell", "_under_way")
+
+    def __init__(self, caller: Caller, bound: BoundSaga, tell: Callable[[Fact], None]) -> None:
+        self._caller, self._bound, self._tell = caller, bound, tell
+        self._loop = asyncio.get_running_loop()
+        self._under_way: dict[tuple[str, Operation, int], Attempt] = {}
+        self._gone = False
+
+    def __bool__(self) -> bool:
+        return bool(self._under_way)
+
+    def begin(self, call: Call, state: SagaState) -> None:
+        """Call the user's code, now or as soon as the lease protects it."""
+        if self._gone:
+            self._give_back(call)
+            return
+        if not self._caller.may_call():
+            # The lease may be over: another worker may own the saga, so nothing is called until it is renewed.
+            self._loop.call_later(LEASE_LOOK_SECONDS, self.begin, call, state)
+            return
+        attempt = Attempt(call)
+        self._under_way[(call.step, call.operation, call.attempt)] = attempt
+        attempt.task = self._loop.create_task(self._run(attempt, state))
+        attempt.expiry = self._loop.call_later(call.deadline - self._caller.now(), self._expire, attempt)
+
+    def interrupt(self) -> None:
+        """End what can be ended, for a shutdown: each is told as interrupted and goes on elsewhere."""
+        for attempt in tuple(self._under_way.values()):
+            if not self._bound.in_thread(attempt.call.step, attempt.call.operation):
+                attempt.interrupt(Stop.SHUTDOWN)
+
+    def leave(self) -> None:
+        """Tell nothing from now on; what still runs is a thread whose time is over."""
+        self._gone = True
+
+    def forget(self) -> None:
+        """The saga is not mine any more: interrupt what is under way, and tell nothing from now on."""
+        self._gone = True
+        for attempt in tuple(self._under_way.values()):
+            attempt.interrupt(Stop.DROPPED)
+
+    async def _run(self, attempt: Attempt, state: SagaState) -> None:
+        call = attempt.call
+        fact = await self._caller.invoker.attempt(self._bound, state, attempt)
+        if attempt.expiry is not None:
+            attempt.expiry.cancel()
+        self._under_way.pop((call.step, call.operation, call.attempt), None)
+        self._give_back(call)
+        if fact is None:
+            return
+        if self._gone:
+            how = (state.saga_id, call.operation.value, call.step, type(fact).__name__)
+            log.warning("saga %s: %s of step %s ended after the saga was let go: %s", *how)
+        elif not attempt.told or isinstance(fact, facts.Succeeded):
+            self._tell(fact)
+
+    def _give_back(self, call: Call) -> None:
+        if self._bound.in_thread(call.step, call.operation):
+            self._caller.threads.give(1)
+
+    def _expire(self, attempt: Attempt) -> None:
+        """The attempt's hard deadline has passed: from now on its outcome is unknown."""
+        if self._bound.in_thread(attempt.call.step, attempt.call.operation):
+            self._give_up_on(attempt)
+        else:
+            attempt.interrupt(Stop.TIMEOUT)
+            attempt.expiry = self._loop.call_later(self._caller.cancel_grace_seconds, self._give_up_on, attempt)
+
+    def _give_up_on(self, attempt: Attempt) -> None:
+        """Tell the time-out although the call has not ended; if it ends after all, that is told as a late result."""
+        attempt.expiry = None
+        if not attempt.told and not self._gone:
+            attempt.told = True
+            self._tell(timed_out(attempt.call))
