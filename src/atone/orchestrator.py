@@ -13,10 +13,11 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from atone._core.plan import Plan
 from atone._core.state import SagaState, SagaStatus
 from atone._runtime.bound import BoundSaga, payload_context_of
 from atone._runtime.outcomes import Outcomes, is_settled
-from atone._runtime.reader import Found, find_one, read
+from atone._runtime.reader import Found, find_one, read, read_plan
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.steering import Steering
 from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of, progress_of
@@ -27,14 +28,16 @@ from atone.codec import Codec
 from atone.definition import Saga, Seconds
 from atone.errors import (
     ConflictingStart,
+    CorruptJournal,
     DefinitionError,
     DefinitionMismatch,
     OutcomeTimeout,
+    PayloadError,
     Shutdown,
     UnknownSaga,
 )
-from atone.outcome import Outcome
-from atone.store import FINAL_STATUSES, Query, Store, TurnResult
+from atone.outcome import NeedsAttention, Outcome
+from atone.store import FINAL_STATUSES, Query, Store, Summary, TurnResult
 from atone.stores import open_store
 
 if TYPE_CHECKING:
@@ -107,13 +110,21 @@ class Orchestrator(Steering):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Hand back what is under way and close the store."""
+        closing = asyncio.ensure_future(self._close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await closing  # it has its own bounds; half a closing would leave threads and a lease behind
+            raise
+
+    async def _close(self) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
-            await asyncio.shield(worker.close())
+            await worker.close()
         if self._outcomes is not None:
             closed = Shutdown("The orchestrator was closed; the saga goes on. Ask again from one that is open.")
             self._outcomes.close(closed)
-        await self._store.__aexit__(kind, error, trace)
+        await self._store.__aexit__(None, None, None)
 
     # -- start and wait ------------------------------------------------------------------------------------------
 
@@ -126,7 +137,8 @@ class Orchestrator(Steering):
         it begins after the caller has committed.
 
         Raises:
-            PayloadError: The input is not of the declared type, or too large. Nothing was written.
+            PayloadError: The input is not of the declared type or too large, or the id is no usable text.
+                Nothing was written.
             ConflictingStart: The id is taken by a saga with another input. Nothing was written.
             UnknownSaga: This orchestrator was not given the definition.
         """
@@ -135,18 +147,17 @@ class Orchestrator(Steering):
         identity = (self._tenant, bound.plan.name, saga_id)
         payload = bound.input_schema.encode(input, _input_context(*identity))
         if connection is not None:
-            key = await self._start_within(bound, identity, payload, connection)
-            return Handle(self, bound, key, saga_id, committed=False)
+            return await self._start_within(bound, identity, payload, connection)
         while True:
             key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload)
             if result is TurnResult.APPLIED:
-                return Handle(self, bound, key, saga_id)
+                return Handle(self, bound, bound.plan, key, saga_id)
             if result is TurnResult.REFUSED:
-                raise ConflictingStart("The store refused the start; make the saga_id or the input smaller.")
+                raise PayloadError("The store can't hold this start. Make the input smaller.")
             # The id is taken, or the worker died before the answer: what stands in the store decides.
             existing = await self._existing(bound, identity, payload)
             if existing is not None:
-                return Handle(self, bound, existing, saga_id)
+                return existing
 
     async def execute(
         self, saga: type[Saga[I]], input: I, /, *, saga_id: str, timeout: Seconds | None = None
@@ -162,10 +173,11 @@ class Orchestrator(Steering):
             UnknownSaga: There is none with this id.
         """
         bound = self._bound_to(saga)
+        saga_id = _checked("saga_id", saga_id)
         found = await find_one(self._store, self._tenant, bound.plan.name, saga_id)
         if found is None:
             raise UnknownSaga(f"There is no {bound.plan.name} saga {saga_id!r}; start it, or list what there is.")
-        return Handle(self, bound, found.key, saga_id)
+        return await self._handle(bound, found)
 
     async def outcome(self, saga: type[Saga[Any]], saga_id: str, /, *, timeout: Seconds | None = None) -> Outcome:
         """Wait until the saga is final or needs attention; see `Handle.outcome`."""
@@ -197,7 +209,7 @@ class Orchestrator(Steering):
         handle = await self.get(saga, saga_id)
         async with aclosing(self._watchers.follow(handle.key)) as states:
             async for state in states:
-                yield progress_of(handle.bound.plan, state)
+                yield progress_of(handle.plan, state)
 
     async def explain(self, saga: type[Saga[Any]], saga_id: str, /) -> Explanation:
         """Say why the saga is where it is, what happens next, and what an operator may do."""
@@ -208,7 +220,7 @@ class Orchestrator(Steering):
 
     async def preview(self, saga: type[Saga[Any]], saga_id: str, /) -> Preview:
         """Say what a cancel would undo now, in which order, or why it can't."""
-        from atone._core.explain import preview
+        from atone._core.preview import preview
 
         found = await self._found(saga, saga_id)
         return preview(found.plan, found.state, self._open_worker().now())
@@ -252,29 +264,44 @@ class Orchestrator(Steering):
                     f"Give the changed definition a new version= and register both."
                 )
 
-    async def _existing(self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes) -> bytes | None:
+    async def _handle(self, asked: BoundSaga, found: Summary) -> Handle[Any]:
+        """Return a handle of a saga that may follow another version than the one it was asked for with."""
+        identity = (found.name, found.definition_version, found.plan_hash)
+        bound = next((one for one in self._bound.values() if one.identity == identity), None)
+        if bound is not None:
+            return Handle(self, bound, bound.plan, found.key, found.saga_id)
+        stored = await read_plan(self._store, found.key)
+        return Handle(self, asked, stored, found.key, found.saga_id)
+
+    async def _existing(self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes) -> Handle[Any] | None:
         found = await find_one(self._store, *identity)
         if found is None:
             return None
         state = await self._state(found.key)
-        if not bound.input_schema.same(state.input, payload, _input_context(*identity)):
+        try:
+            same = bound.input_schema.same(state.input, payload, _input_context(*identity))
+        except PayloadError:  # another version's input, of another type
+            same = False
+        if not same:
             raise ConflictingStart(
                 f"{identity[1]} saga {identity[2]!r} was started with another input. "
                 f"Use a new saga_id, or the same input."
             )
-        return found.key
+        return await self._handle(bound, found)
 
     async def _start_within(
         self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes, connection: object
-    ) -> bytes:
-        worker = self._open_worker()
-        turn = worker.unowned_start(bound, self._tenant, identity[2], payload)
-        if await self._store.start(turn, connection=connection) is not TurnResult.APPLIED:
-            existing = await self._existing(bound, identity, payload)
-            if existing is None:
-                raise ConflictingStart("The id was taken within a transaction that is not committed; try again later.")
-            return existing
-        return turn.key
+    ) -> Handle[Any]:
+        turn = self._open_worker().unowned_start(bound, self._tenant, identity[2], payload)
+        result = await self._store.start(turn, connection=connection)
+        if result is TurnResult.APPLIED:
+            return Handle(self, bound, bound.plan, turn.key, identity[2], committed=False)
+        if result is TurnResult.REFUSED:
+            raise PayloadError("The store can't hold this start. Make the input smaller.")
+        existing = await self._existing(bound, identity, payload)
+        if existing is None:
+            raise ConflictingStart("The id was taken within a transaction that is not committed; try again later.")
+        return existing
 
     async def _refuse_uncommitted(self, key: bytes) -> None:
         if not await self._store.find(Query(keys=(key,))):
@@ -284,7 +311,7 @@ class Orchestrator(Steering):
             )
 
     async def _ask(self, saga: type[Saga[Any]], saga_id: str, kind: str, **what: Any) -> Receipt:
-        bound = self._bound_to(saga)
+        bound, saga_id = self._bound_to(saga), _checked("saga_id", saga_id)
         receipt = await ask(self._store, self._tenant, bound.plan.name, saga_id, kind, **what)
         self._open_worker().nudge(receipt.key)
         return receipt
@@ -292,6 +319,13 @@ class Orchestrator(Steering):
     def _settled(self, key: bytes, state: SagaState) -> None:
         if is_settled(state) and self._outcomes is not None:
             self._outcomes.settle(key, state)
+
+    async def _outcome_of_damaged(self, key: bytes, damage: CorruptJournal) -> NeedsAttention:
+        """Return that a saga was parked because it can't be read; raise the damage of one that needs nobody."""
+        waits = Query(keys=(key,), statuses=frozenset({SagaStatus.NEEDS_ATTENTION.value}))
+        if await self._store.find(waits):
+            return NeedsAttention("", str(damage))
+        raise damage
 
     async def _wait(self, key: bytes, timeout: Seconds | None) -> SagaState:
         assert self._outcomes is not None
@@ -305,19 +339,30 @@ class Orchestrator(Steering):
 
 
 class Handle(Generic[I]):
-    """One saga that was started; holds no connection and may be thrown away."""
+    """One saga that was started; holds no connection and may be thrown away.
+
+    `plan` is what the saga follows; `bound` the definition of that version, or of the one that was asked with.
+    """
 
     def __init__(
-        self, orchestrator: Orchestrator, bound: BoundSaga, key: bytes, saga_id: str, *, committed: bool = True
+        self,
+        orchestrator: Orchestrator,
+        bound: BoundSaga,
+        plan: Plan,
+        key: bytes,
+        saga_id: str,
+        *,
+        committed: bool = True,
     ) -> None:
         self._orchestrator = orchestrator
         self._committed = committed
         self.bound = bound
+        self.plan = plan
         self.key = key
         self.saga_id = saga_id
 
     def __repr__(self) -> str:
-        return f"<saga {self.bound.plan.name} {self.saga_id!r}>"
+        return f"<saga {self.plan.name} {self.saga_id!r}>"
 
     async def outcome(self, *, timeout: Seconds | None = None) -> Outcome:
         """Wait until the saga is final or needs attention, and return how it ended.
@@ -331,8 +376,11 @@ class Handle(Generic[I]):
         if not self._committed:
             await self._orchestrator._refuse_uncommitted(self.key)
             self._committed = True
-        state = await self._orchestrator._wait(self.key, timeout)
-        return outcome_of(self.bound, state)
+        try:
+            state = await self._orchestrator._wait(self.key, timeout)
+        except CorruptJournal as damage:
+            return await self._orchestrator._outcome_of_damaged(self.key, damage)
+        return outcome_of(self.bound, self.plan, state)
 
     async def cancel(self, *, reason: str, by: str = "api") -> Receipt:
         """Ask for the saga to be undone; see `Orchestrator.cancel`."""
@@ -368,9 +416,18 @@ def _bind(sagas: Sequence[Saga[Any]], codec: Codec) -> dict[type[Saga[Any]], Bou
 
 
 def _checked(what: str, text: str) -> str:
-    if type(text) is not str or not text or len(text) > ID_LENGTH_MAX or "\x00" in text:
-        raise DefinitionError(f"{what} must be a text of 1 to {ID_LENGTH_MAX} characters without NUL; give another.")
+    if type(text) is not str or not 1 <= len(text) <= ID_LENGTH_MAX or "\x00" in text or not _is_unicode(text):
+        kind = DefinitionError if what == "tenant" else PayloadError
+        raise kind(f"{what} must be a valid text of 1 to {ID_LENGTH_MAX} characters without NUL; give another.")
     return text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _input_context(tenant: str, name: str, saga_id: str) -> bytes:

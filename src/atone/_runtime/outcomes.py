@@ -83,6 +83,9 @@ class Outcomes:
                     await self._ask(keys[start : start + KEYS_A_QUERY])
                 except StoreError as error:
                     log.warning("waiting for outcomes: %s", error)
+                except Exception:
+                    # Whoever waits would wait for ever without a next look.
+                    log.exception("waiting for outcomes")
             await self._pause()
 
     async def _pause(self) -> None:

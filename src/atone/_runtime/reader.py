@@ -122,6 +122,11 @@ async def read(store: Store, key: bytes) -> Found:
     return Found(loaded.summary, plan, _fold(plan, journal), journal)
 
 
+async def read_plan(store: Store, key: bytes) -> Plan:
+    """Read the plan that a saga follows. Raises as `read`."""
+    return _plan_of(await _load(store, key))
+
+
 async def glimpse(store: Store, key: bytes) -> Glimpse:
     """Read one saga as far as it can be read; damage is told, not raised.
 

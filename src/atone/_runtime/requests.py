@@ -15,8 +15,8 @@ from atone._core.journal import RequestAnswered, RequestReceived
 from atone._core.state import Request
 from atone._runtime.ids import new_request_id
 from atone._runtime.reader import find_one, read
-from atone._runtime.wire import encode_entries
-from atone.errors import OutcomeTimeout, RequestRefused, UnknownSaga
+from atone._runtime.wire import decode_entries, encode_entries
+from atone.errors import CorruptJournal, OutcomeTimeout, RequestRefused, UnknownSaga
 from atone.store import Delivered, Delivery, Store
 
 REASON_LENGTH_MAX = 2000
@@ -99,11 +99,11 @@ async def ask(
         UnknownSaga: There is no such saga, and the request is not kept for it.
         RequestRefused: The saga is over, or no reason was given. Nothing was written.
     """
-    if not reason.strip() or len(reason) > REASON_LENGTH_MAX or not by.strip():
+    if not (_says_something(reason) and _says_something(by)):
         raise RequestRefused(f"Say who asks and why, in 1 to {REASON_LENGTH_MAX} characters.")
     request = Request(request_id or new_request_id(), kind, by, reason, step, event, payload, landed)
     seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
-    entries = encode_entries([RequestReceived(request)])
+    entries = _encoded(request)
     delivery = Delivery(tenant, name, saga_id, request.id, entries, os.urandom(16), seconds)
     delivered = await store.deliver(delivery)
     if delivered is Delivered.UNKNOWN:
@@ -112,3 +112,18 @@ async def ask(
         raise RequestRefused(f"{name} saga {saga_id!r} is over; nothing can be asked of it any more.")
     found = None if delivered is Delivered.KEPT else await find_one(store, tenant, name, saga_id)
     return Receipt(store, None if found is None else found.key, request.id, delivered)
+
+
+def _says_something(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text.strip()) <= len(text) <= REASON_LENGTH_MAX
+
+
+def _encoded(request: Request) -> bytes:
+    """Return the request as a journal row; what could not be read again would damage the saga's journal."""
+    try:
+        entries = encode_entries([RequestReceived(request)])
+        if decode_entries(entries) == [RequestReceived(request)]:
+            return entries
+    except (TypeError, ValueError, CorruptJournal):
+        pass
+    raise RequestRefused("A part of this request is not of the type that it should be; give valid texts.")

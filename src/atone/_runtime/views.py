@@ -11,7 +11,8 @@ from typing import Any
 
 from atone._core.plan import Plan
 from atone._core.state import Cause, SagaState, SagaStatus, StepStatus
-from atone._runtime.bound import BoundSaga
+from atone._runtime.bound import BoundSaga, payload_context
+from atone.errors import PayloadError
 from atone.outcome import Compensated, Completed, Failed, NeedsAttention, Outcome
 from atone.store import Summary
 
@@ -42,20 +43,28 @@ class Progress:
 
 
 class LazyResults(Mapping[str, Any]):
-    """The results of a completed saga by step name, decoded when read; skipped steps are left out."""
+    """The results of a completed saga by step name, decoded when read; skipped steps are left out.
 
-    def __init__(self, bound: BoundSaga, state: SagaState) -> None:
-        self._bound, self._state = bound, state
+    `plan` is what the saga followed. Where that is not the bound definition's, a result is read only if its step has
+    the same type there.
+    """
+
+    def __init__(self, bound: BoundSaga, plan: Plan, state: SagaState) -> None:
+        self._bound, self._plan, self._state = bound, plan, state
         self._names = [
             step.name
-            for step, found in zip(bound.plan.steps, state.steps, strict=True)
+            for step, found in zip(plan.steps, state.steps, strict=True)
             if found.status is StepStatus.SUCCEEDED
         ]
 
     def __getitem__(self, step: str) -> Any:
         if step not in self._names:
             raise KeyError(step)
-        return self._bound.result_of(self._state, step)
+        at, known = self._plan.index[step], self._bound.steps.get(step)
+        if known is None or known.definition.plan.result_type != self._plan.steps[at].result_type:
+            written_by = f"{self._plan.name} version {self._plan.version}"
+            raise PayloadError(f"The result of {step} was written by {written_by}; register that to read it.")
+        return known.result.decode(self._state.steps[at].result or b"", payload_context(self._state, known.field))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -89,17 +98,17 @@ def progress_of(plan: Plan, state: SagaState) -> Progress:
     return Progress(state.saga_id, state.status, steps, state.version)
 
 
-def outcome_of(bound: BoundSaga, state: SagaState) -> Outcome:
-    """Return how a settled saga ended."""
+def outcome_of(bound: BoundSaga, plan: Plan, state: SagaState) -> Outcome:
+    """Return how a settled saga that followed `plan` ended."""
     match state.status:
         case SagaStatus.COMPLETED:
-            return Completed(LazyResults(bound, state))
+            return Completed(LazyResults(bound, plan, state))
         case SagaStatus.COMPENSATED:
             return Compensated(_said(state.cause))
         case SagaStatus.FAILED:
             return Failed(state.ended_because or _said(state.cause))
         case SagaStatus.NEEDS_ATTENTION:
-            return NeedsAttention(*_trouble(bound.plan, state))
+            return NeedsAttention(*_trouble(plan, state))
         case _:
             raise AssertionError(f"saga {state.saga_id!r} is not settled: {state.status}")
 
