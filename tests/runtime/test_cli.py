@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from atone import Completed, SagaStatus
+from atone import Completed, NeedsAttention, SagaStatus
 from atone._core.journal import Entry
 from atone.cli import main
 from atone.cli.saga_json import payload_text
@@ -464,6 +464,28 @@ def test_a_saga_whose_plan_is_gone_is_shown_without_its_state(bench: Bench) -> N
     assert ran.status == 1
     assert "The plan" in ran.words
     assert "ended completed" in ran.words
+
+
+def test_a_saga_parked_for_damage_goes_on_after_the_row_is_restored(bench: Bench) -> None:
+    """The worker parks what it can't read; somebody restores the row, asks for a retry, and the saga goes on."""
+    bench.pickup("order-1")
+    (good,) = bench.statement("SELECT entries FROM journal WHERE version = 1")
+    bench.statement("UPDATE journal SET entries = ? WHERE version = 1", b"[]]")
+    bench.statement("UPDATE sagas SET wake_at = 0")
+
+    async def story() -> None:
+        async with working(bench.url, bench.shop) as orchestrator:
+            assert isinstance(await orchestrator.outcome(AwaitPickup, "order-1", timeout=20), NeedsAttention)
+            assert "Journal row 1 can't be read" in (await bench.beside("show", "order-1")).words
+            bench.statement("UPDATE journal SET entries = ? WHERE version = 1", *good)
+            assert (await bench.beside("retry", "order-1", *WHY)).status == 0
+
+    bench.run(story)
+    words = bench.atone("show", "order-1").words
+    assert "the saga: needs a person: Journal row 1 can't be read" in words
+    assert "the retry was applied" in words
+    assert "goes on" in words
+    assert bench.atone("list", "--json").lines[0]["status"] == "running"
 
 
 # Hostile text
