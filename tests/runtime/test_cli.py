@@ -67,6 +67,16 @@ def test_the_list_shows_each_saga_in_a_line_of_80_columns(bench: Bench) -> None:
     assert max(map(len, ran.out.splitlines())) <= 80
 
 
+def test_statuses_are_coloured_on_a_terminal_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe gets plain text; a terminal sees at once which saga needs a person."""
+    bench.parcels("order-1", faults="hand_over")
+    assert "\x1b" not in bench.atone("list").out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[1;31mneeds_attention" in bench.atone("list").out
+
+
 def test_the_list_in_json_is_one_object_a_line_with_whole_ids(bench: Bench) -> None:
     """The keys are a promise, and no id is cut however long it is."""
     long_id = "order-" + "0123456789" * 25
