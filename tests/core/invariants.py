@@ -107,6 +107,7 @@ def _commands(decision: Decision) -> None:
     open_attempts = [state.open for state in saga.steps if state.open is not None]
     asks = any(isinstance(one, AskCondition) for one in decision.commands)
     if saga.status.is_final:
+        _rule(not saga.requests, "it ended without an answer to a request")
         return
     if saga.status is SagaStatus.NEEDS_ATTENTION:
         _rule(not open_attempts, "parked while a call ran")
