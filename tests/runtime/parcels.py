@@ -1,7 +1,7 @@
 """Sagas for the command line's tests: a parcel that is packed, handed to a carrier once, and reported.
 
-Owns the definitions and a participant whose faults a test switches on and off. Also runs as a worker in a process of its
-own: `python -m tests.runtime.parcels URL FAULT ...`. Used by the command line's tests.
+Owns the definitions and a participant whose faults a test switches on and off. Also runs as a worker in a process of
+its own: `python -m tests.runtime.parcels URL FAULT ...`. Used by the command line's tests.
 """
 
 from __future__ import annotations
