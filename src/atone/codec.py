@@ -92,6 +92,7 @@ class Codec:
         if min(payload_bytes_max, depth_max, items_max) < 1:
             raise DefinitionError("A codec's limits are at least 1. Leave one out to get its default.")
         self._bytes_max, self._depth_max, self._items_max = payload_bytes_max, depth_max, items_max
+        self._harmless_bytes = min(payload_bytes_max, depth_max, items_max)
         self._encryption = encryption
         self._plain_readable = plain_readable or encryption is None
         self._schemas: dict[Any, Schema] = {}
@@ -111,6 +112,8 @@ class Codec:
 
     def check_limits(self, data: bytes) -> None:
         """Raise PayloadError if unencrypted JSON is too long, too deep or holds too many items."""
+        if len(data) <= self._harmless_bytes:
+            return  # too short to break any limit; most payloads are
         if len(data) > self._bytes_max:
             raise PayloadError(
                 f"A payload of {len(data)} bytes is over payload_bytes_max={self._bytes_max}."

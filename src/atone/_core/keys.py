@@ -9,4 +9,5 @@ from __future__ import annotations
 
 def idempotency_key(tenant: str, saga_name: str, saga_id: str, step: str, operation: str) -> str:
     """Return the key for one operation; printable, and unambiguous whatever characters the parts hold."""
-    return ".".join(f"{len(part)}-{part}" for part in (tenant, saga_name, saga_id, step, operation))
+    of_saga = f"{len(tenant)}-{tenant}.{len(saga_name)}-{saga_name}.{len(saga_id)}-{saga_id}"
+    return f"{of_saga}.{len(step)}-{step}.{len(operation)}-{operation}"

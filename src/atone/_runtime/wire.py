@@ -75,28 +75,26 @@ def _struct_for(entry: type) -> type[msgspec.Struct]:
     # Fields with a default must come last in a struct; the order of an object's keys means nothing.
     fields = sorted((_stored(*field) for field in _fields_of(entry)), key=len)
     name, tag = f"{entry.__name__}Stored", type_tag(entry)
-    return msgspec.defstruct(name, fields, tag=tag, tag_field="type", omit_defaults=True, frozen=True, kw_only=True)
+    return msgspec.defstruct(name, fields, tag=tag, tag_field="type", omit_defaults=True, frozen=True)
 
 
 def _converters(entry: type, stored: type[msgspec.Struct]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    fields = _fields_of(entry)
-    names = [name for name, _, _ in fields]
-    payloads = frozenset(name for name, kind, _ in fields if kind in _PAYLOAD)
-    plain = [name for name in names if name not in payloads]
+    """Return the ways there and back; by position, because two entries are written at nearly every turn."""
+    payloads = frozenset(name for name, kind, _ in _fields_of(entry) if kind in _PAYLOAD)
+    names = stored.__struct_fields__
+    at_payloads = [at for at, name in enumerate(names) if name in payloads]
 
     def to_wire(found: Any) -> msgspec.Struct:
         found = found.request if entry is RequestReceived else found
-        values = {name: getattr(found, name) for name in plain}
-        for name in payloads:
-            payload = getattr(found, name)
-            values[name] = UNSET if payload is None else Raw(payload)
-        return stored(**values)
+        values = [getattr(found, name) for name in names]
+        for at in at_payloads:
+            values[at] = UNSET if values[at] is None else Raw(values[at])
+        return stored(*values)
 
     def from_wire(found: Any) -> Any:
-        values = {name: getattr(found, name) for name in plain}
+        values = {name: getattr(found, name) for name in names}
         for name in payloads:
-            payload = getattr(found, name)
-            values[name] = None if payload is UNSET else bytes(payload)
+            values[name] = None if values[name] is UNSET else bytes(values[name])
         return RequestReceived(Request(**values)) if entry is RequestReceived else entry(**values)
 
     return to_wire, from_wire
