@@ -58,11 +58,6 @@ class BoundSaga:
         calls = (command for command in decision.commands if isinstance(command, Call))
         return sum(self.in_thread(call.step, call.operation) for call in calls)
 
-    @property
-    def needs_threads(self) -> bool:
-        """Whether any of its calls takes a thread."""
-        return bool(self._in_thread)
-
     def context(self, state: SagaState, step: str, operation: Operation, attempt: int, deadline: float | None) -> Any:
         """Return the `Context` for one call.
 

@@ -54,14 +54,19 @@ class Calls:
     def __bool__(self) -> bool:
         return bool(self._under_way)
 
-    def begin(self, call: Call, state: SagaState) -> None:
-        """Call the user's code, now or as soon as the lease protects it."""
+    def begin(self, call: Call, state: SagaState, late: bool = False) -> None:
+        """Call the user's code, now or as soon as the lease protects it; `late` if it has had to wait for that."""
         if self._gone:
             self._give_back(call)
             return
         if not self._caller.may_call():
             # The lease may be over: another worker may own the saga, so nothing is called until it is renewed.
-            self._loop.call_later(LEASE_LOOK_SECONDS, self.begin, call, state)
+            self._loop.call_later(LEASE_LOOK_SECONDS, self.begin, call, state, True)
+            return
+        if late and call.deadline <= self._caller.now():
+            # A call that begins after its hard deadline could have its effect after its undo.
+            self._give_back(call)
+            self._tell(facts.Interrupted(call.step, call.operation, call.attempt))
             return
         attempt = Attempt(call)
         self._under_way[(call.step, call.operation, call.attempt)] = attempt

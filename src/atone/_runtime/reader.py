@@ -70,6 +70,18 @@ def fold_rows(plan: Plan, rows: Sequence[Row]) -> SagaState:
     return _fold(plan, _decoded(rows))
 
 
+def state_of(plan: Plan, loaded: Loaded) -> SagaState:
+    """Return the state of a saga that was loaded. Raises as `fold_rows`, also for rows of another saga."""
+    return _own(loaded.summary, fold_rows(plan, loaded.rows))
+
+
+def _own(summary: Summary, state: SagaState) -> SagaState:
+    # The first row says whose idempotency keys the saga sends, so a row in the wrong place is no small damage.
+    if (state.tenant, state.name, state.saga_id) != (summary.tenant, summary.name, summary.saga_id):
+        raise CorruptJournal("Journal row 1 is of another saga. Restore it from a backup, then retry the saga.")
+    return state
+
+
 def _decoded(rows: Sequence[Row]) -> tuple[Turned, ...]:
     return tuple(_decoded_row(row) for row in rows)
 
@@ -119,7 +131,7 @@ async def read(store: Store, key: bytes) -> Found:
     loaded = await _load(store, key)
     plan = _plan_of(loaded)
     journal = _decoded(loaded.rows)
-    return Found(loaded.summary, plan, _fold(plan, journal), journal)
+    return Found(loaded.summary, plan, _own(loaded.summary, _fold(plan, journal)), journal)
 
 
 async def read_plan(store: Store, key: bytes) -> Plan:

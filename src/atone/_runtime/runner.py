@@ -29,6 +29,8 @@ from atone.store import Birth, Hot, Turn, TurnResult
 
 log = logging.getLogger("atone.saga")
 
+HELD_BACK_LOOK_SECONDS = 1.0
+
 
 class Host(Caller, Protocol):
     """What a runner needs of its worker."""
@@ -69,6 +71,7 @@ class Runner:
         "_calls",
         "_commit_id",
         "_facts",
+        "_held_back",
         "_host",
         "_hot",
         "_loop",
@@ -89,6 +92,7 @@ class Runner:
         self._asking: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
+        self._held_back = False
         self._hot: Hot | None = None
         self._started: Callable[[TurnResult], None] | None = None
         self.bound = bound
@@ -96,15 +100,10 @@ class Runner:
         self.state: SagaState | None = None
         self.gone = False
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a call or a write is under way."""
-        return self._writing or bool(self._calls)
-
     def begin(self, fact: facts.StartRequested, started: Callable[[TurnResult], None]) -> None:
         """Start the saga; `started` hears what became of it, unless the worker dies first."""
         self._started = started
-        decision = decide(self.bound.plan, None, fact, self._host.now())
+        decision = self._weigh(None, fact)
         plan = self.bound.plan
         birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
         self._write(fact, decision, birth)
@@ -163,6 +162,7 @@ class Runner:
         if result is not TurnResult.APPLIED:
             log.error("saga %s could not be parked (%s); it is claimed again later", self.key.hex(), result.value)
         self.state = None
+        self.drop()
         self._host.release(self)
 
     def _next(self) -> None:
@@ -179,17 +179,19 @@ class Runner:
     def _decide(self, fact: Fact) -> Decision | None:
         assert self.state is not None
         try:
-            may_start = not (self._host.draining or self._held_back())
-            return decide(self.bound.plan, self.state, fact, self._host.now(), may_start=may_start)
+            return self._weigh(self.state, fact)
         except Exception as error:
             # An assertion of the law failed: this saga stops where it is, no other is touched.
             log.exception("saga %s can't be decided on %s", self.state.saga_id, type(fact).__name__)
             self.park(f"internal: {describe(error)}", self.state.version)
             return None
 
-    def _held_back(self) -> bool:
-        """Whether a call could not begin now for want of a thread, so that no intent may be written."""
-        return self.bound.needs_threads and self._host.threads.none_left
+    def _weigh(self, state: SagaState | None, fact: Fact) -> Decision:
+        """Decide; if that would begin a call for which there is no thread, decide again that nothing begins now."""
+        now = self._host.now()
+        decision = decide(self.bound.plan, state, fact, now, may_start=not self._host.draining)
+        self._held_back = self._host.threads.none_left and self.bound.threads_for(decision) > 0
+        return decide(self.bound.plan, state, fact, now, may_start=False) if self._held_back else decision
 
     def _releases(self, decision: Decision) -> bool:
         """Whether the saga needs no owner after this: it is over, waits for a person, or for long enough."""
@@ -269,13 +271,17 @@ class Runner:
                 case _:
                     pass
         self._stop_timer()
-        if decision.wake_at is None:
-            return
-        delay = decision.wake_at - self._host.now()
-        if delay <= 0 and self._held_back():
+        if self._host.draining:
+            # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
+            if decision.idle and not self._asking and not self._facts:
+                self._facts.append(facts.Woke())
+        elif self._held_back:
             self._host.threads.wait(self._woke)
-        else:
-            self._timer = self._loop.call_later(max(0.0, delay), self._woke)
+            # What else may be due meanwhile (a deadline, another branch) hides behind what can't begin.
+            self._timer = self._loop.call_later(HELD_BACK_LOOK_SECONDS, self._woke)
+        elif decision.wake_at is not None:
+            delay = max(0.0, decision.wake_at - self._host.now())
+            self._timer = self._loop.call_later(delay, self._woke)
 
     def _woke(self) -> None:
         self._timer = None

@@ -6,7 +6,6 @@ runner takes a slot with the write that holds the intent, and the call gives it 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 
@@ -15,7 +14,7 @@ class Slots:
 
     def __init__(self, most: int) -> None:
         self._most = self._free = most
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: dict[Callable[[], None], None] = {}  # a queue in which nobody stands twice
 
     @property
     def none_left(self) -> bool:
@@ -27,12 +26,15 @@ class Slots:
         self._free -= count
 
     def give(self, count: int) -> None:
-        """Give slots back, and wake as many of those who wait, the longest first."""
+        """Give slots back, and wake those who wait, the longest first, as long as one is free."""
         # A worker that died starts to count anew, while threads of its former life still give back.
         self._free = min(self._free + count, self._most)
-        for _ in range(min(len(self._waiting), max(self._free, 0))):
-            self._waiting.popleft()()
+        # Whoever is woken takes its slot at once, or does not want it any more: then the next one has it.
+        while self._waiting and self._free > 0:
+            wake = next(iter(self._waiting))
+            del self._waiting[wake]
+            wake()
 
     def wait(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called once when a slot is free."""
-        self._waiting.append(wake)
+        """Have `wake` called once when a slot is free; who waits already keeps its place."""
+        self._waiting.setdefault(wake)

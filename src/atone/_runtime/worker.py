@@ -24,7 +24,7 @@ from atone._runtime.committer import Committer
 from atone._runtime.heartbeat import Heartbeat
 from atone._runtime.ids import CommitIds, new_saga_key, new_worker_id
 from atone._runtime.invoke import Invoker
-from atone._runtime.reader import fold_rows
+from atone._runtime.reader import state_of
 from atone._runtime.runner import Runner, unfit_requests
 from atone._runtime.slots import Slots
 from atone._runtime.wire import encode_entries
@@ -108,8 +108,7 @@ class Worker:
         if self._recovery is not None:
             self._recovery.cancel()
         for runner in list(self.runners.values()):
-            if not runner.is_busy:
-                runner.tell(facts.Woke())
+            runner.tell(facts.Woke())
         await self._until_quiet(self._limits.grace_seconds)
         for runner in list(self.runners.values()):
             runner.interrupt()
@@ -412,7 +411,7 @@ class Worker:
     def _hand_over(self, runner: Runner, loaded: Loaded, to: Callable[[SagaState, Hot, Any], None]) -> None:
         """Fold what was read and give it to the runner; a saga that can't be folded is parked, its neighbours go on."""
         try:
-            state = fold_rows(runner.bound.plan, loaded.rows)
+            state = state_of(runner.bound.plan, loaded)
             unfit = unfit_requests(runner.bound, state)
         except Exception as broken:
             known = isinstance(broken, CorruptJournal)
