@@ -17,12 +17,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 PROMISE = (
-    "Atone calls every action at least once and journals each outcome. With Atone's barrier in the participant's own "
-    "transaction, every effect happens effectively once, and none after its compensation. With only an honoured "
-    "idempotency key, no effect happens twice, but a delayed call may still land after its compensation; Atone waits for "
-    "the attempt's hard deadline plus `late_grace` before it compensates an unknown step, and says so. A saga always ends "
-    "*completed*, *compensated*, or visibly *in need of attention*; never silently in between. Atone never says "
-    '"exactly-once delivery".'
+    "Atone calls every action at least once and journals each outcome. With Atone's barrier in the participant's "
+    "own transaction, every effect happens effectively once, and none after its compensation. With only an "
+    "honoured idempotency key, no effect happens twice, but a delayed call may still land after its compensation;"
+    " Atone waits for the attempt's hard deadline plus `late_grace` before it compensates an unknown step, and "
+    "says so. A saga always ends *completed*, *compensated*, or visibly *in need of attention*; never silently in"
+    ' between. Atone never says "exactly-once delivery".'
 )
 
 

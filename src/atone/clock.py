@@ -29,7 +29,8 @@ class SystemClock:
 class StoreTime:
     """The store's time in epoch seconds, as last read and carried on by the monotonic clock.
 
-    A jump of this machine's wall clock does not move it; a jump of the store's own clock is taken over at the next look.
+    A jump of this machine's wall clock does not move it; a jump of the store's own clock is taken over at the next
+    look.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -1,9 +1,9 @@
 """The store port: where journals live. A store never interprets a saga; it keeps rows, versions and leases.
 
-At most eight methods and an async context; `atone.testing.contracts` holds the suite that defines them, and memory, SQLite and
-PostgreSQL pass the same one. All times are epoch seconds by the store's own clock. Errors: `StoreUnavailable` means that
-the outcome is unknown, so send the same call again; `WorkerDead` means that nothing was written. Called by the runtime,
-by `Orchestrator` for look-ups, and by the command line.
+At most eight methods and an async context; `atone.testing.contracts` holds the suite that defines them, and memory,
+SQLite and PostgreSQL pass the same one. All times are epoch seconds by the store's own clock. Errors:
+`StoreUnavailable` means that the outcome is unknown, so send the same call again; `WorkerDead` means that nothing was
+written. Called by the runtime, by `Orchestrator` for look-ups, and by the command line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 FINAL_STATUSES = frozenset({"completed", "compensated", "failed"})
 
@@ -40,8 +40,8 @@ class Hot(NamedTuple):
 class Turn(NamedTuple):
     """One journal row to append: `version` is one more than the version it was decided on.
 
-    `key` is the saga's internal id (16 bytes). `commit_id` (16 bytes) is new for each turn and the same when the turn is
-    sent again. `entries` is a JSON array. `birth` is set for version 1 only, and then `hot` is too.
+    `key` is the saga's internal id (16 bytes). `commit_id` (16 bytes) is new for each turn and the same when the turn
+    is sent again. `entries` is a JSON array. `birth` is set for version 1 only, and then `hot` is too.
     """
 
     key: bytes
@@ -92,7 +92,10 @@ class Summary(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A saga and its journal rows in order of version, read in one snapshot; `plan` is the stored plan as JSON, if asked for."""
+    """A saga and its journal rows in order of version, read in one snapshot.
+
+    `plan` is the stored plan as JSON, if asked for.
+    """
 
     summary: Summary
     rows: tuple[Row, ...]
@@ -148,8 +151,9 @@ class Delivery(NamedTuple):
 
 
 class Delivered(StrEnum):
-    """APPENDED: it is in the journal. DUPLICATE: this request id was there already. FINAL: the saga is over, nothing was
-    written. KEPT: there is no such saga yet, the event waits for it. UNKNOWN: there is no such saga, nothing was written.
+    """APPENDED: it is in the journal. DUPLICATE: this request id was there already. FINAL: the saga is over, nothing
+    was written. KEPT: there is no such saga yet, the event waits for it. UNKNOWN: there is no such saga, nothing was
+    written.
     """
 
     APPENDED = "appended"
@@ -182,7 +186,7 @@ class Store(Protocol):
     Entering opens it and migrates its schema; leaving closes it. All methods may raise `StoreUnavailable`.
     """
 
-    async def __aenter__(self) -> Store:
+    async def __aenter__(self) -> Self:
         """Open the store.
 
         Raises:
@@ -199,8 +203,9 @@ class Store(Protocol):
     def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         """Extend the worker's lease; blocking, and callable from any thread at any time.
 
-        With `register` the worker's row is created (ids are never reused) and the plans are kept. An expired lease may be
-        renewed as long as nobody has declared the worker dead. `lease_seconds` 0 retires it: it is dead from then on.
+        With `register` the worker's row is created (ids are never reused) and the plans are kept. An expired lease may
+        be renewed as long as nobody has declared the worker dead. `lease_seconds` 0 retires it: it is dead from then
+        on.
 
         Raises:
             WorkerDead: The worker was declared dead, retired, or never registered. Nothing was written.
@@ -242,9 +247,9 @@ class Store(Protocol):
     ) -> Claimed:
         """Take over what needs an owner, at most `limit` sagas, shared fairly between the definitions.
 
-        Workers whose lease is over are declared dead first, for ever. Taken are: unfinished sagas of dead owners, unowned
-        sagas that are due, and sagas that are mine but not `known`. `definitions` are (name, version, plan hash). A
-        claim that takes something prolongs my lease to `lease_seconds` from now, if it would end sooner.
+        Workers whose lease is over are declared dead first, for ever. Taken are: unfinished sagas of dead owners,
+        unowned sagas that are due, and sagas that are mine but not `known`. `definitions` are (name, version, plan
+        hash). A claim that takes something prolongs my lease to `lease_seconds` from now, if it would end sooner.
 
         Raises:
             WorkerDead: Nothing was written.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, iscoroutinefunction, signature, unwrap
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from atone._define.fit import fits, label
 from atone._define.step import Handler, Step
@@ -169,6 +169,9 @@ class _Reader:
 
 _ANSWERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "compensation": (lambda _: type(None), "None"),
-    "probe": (lambda result: Landed[result] | NotLanded | CannotTell, "Landed[{}] | NotLanded | CannotTell"),
+    "probe": (
+        lambda result: cast("Any", Landed)[result] | NotLanded | CannotTell,
+        "Landed[{}] | NotLanded | CannotTell",
+    ),
     "when": (lambda _: bool, "bool"),
 }

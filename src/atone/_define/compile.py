@@ -121,9 +121,10 @@ def _step_plan(step: AnyStep, above: list[StepPlan]) -> StepPlan:
         timeout_seconds=_seconds(said.get("timeout")) or DEFAULT_TIMEOUT_SECONDS,
         deadline_seconds=_seconds(said.get("deadline")),
         compensation_retry=(compensation and compensation.retry) or DEFAULT_COMPENSATION_RETRY,
-        compensation_timeout_seconds=_seconds(compensation and compensation.timeout) or DEFAULT_TIMEOUT_SECONDS,
+        compensation_timeout_seconds=_seconds(compensation.timeout if compensation else None)
+        or DEFAULT_TIMEOUT_SECONDS,
         probe_retry=(probe and probe.retry) or DEFAULT_PROBE_RETRY,
-        probe_timeout_seconds=_seconds(probe and probe.timeout) or DEFAULT_TIMEOUT_SECONDS,
+        probe_timeout_seconds=_seconds(probe.timeout if probe else None) or DEFAULT_TIMEOUT_SECONDS,
         event_name=said.get("event"),
         wait_seconds=None if wait is None else _seconds(wait),
         on_timeout=said.get("on_timeout", "backward"),

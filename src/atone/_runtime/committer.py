@@ -1,8 +1,8 @@
 """Group commit: gathers the turns of all sagas and gives them to the store, one batch in flight at a time.
 
-Nobody waits for a timer: a batch leaves as soon as the previous one is durable. A commit whose outcome is unknown is sent
-again, the same turns with the same ids, until the answer is definite or the worker is dead. Called by the worker's
-runners; must not look inside a turn.
+Nobody waits for a timer: a batch leaves as soon as the previous one is durable. A commit whose outcome is unknown is
+sent again, the same turns with the same ids, until the answer is definite or the worker is dead. Called by the
+worker's runners; must not look inside a turn.
 """
 
 from __future__ import annotations

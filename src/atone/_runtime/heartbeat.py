@@ -1,8 +1,8 @@
 """The lease, kept by a thread of its own: it survives a blocked event loop, yet notices a hung one.
 
-Owns one worker's renewals. The thread renews as long as the loop has ticked within `loop_stall_seconds`. The lease's end
-is known on the monotonic clock, counted from before the store was asked, so it is never later than the store's. Must not
-touch a saga; started and stopped by the worker.
+Owns one worker's renewals. The thread renews as long as the loop has ticked within `loop_stall_seconds`. The lease's
+end is known on the monotonic clock, counted from before the store was asked, so it is never later than the store's.
+Must not touch a saga; started and stopped by the worker.
 """
 
 from __future__ import annotations

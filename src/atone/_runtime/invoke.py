@@ -17,7 +17,7 @@ from datetime import timedelta
 from enum import Enum
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from atone._core import facts
 from atone._core.commands import Call
@@ -87,7 +87,8 @@ class Invoker:
     def _prepare(self, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> tuple[UserCode, list[Any]]:
         code = step.code[call.operation]
         if code is None:
-            raise PayloadError(f"step {call.step!r} has no {call.operation.value} in this code; deploy the code that has it")
+            what = f"step {call.step!r} has no {call.operation.value} in this code"
+            raise PayloadError(f"{what}; deploy the code that has it")
         context = bound.context(state, call.step, call.operation, call.attempt, call.deadline)
         if call.operation is Operation.ACTION:
             return code, [context, *bound.arguments(state, call.step)]
@@ -149,15 +150,17 @@ def _fact_of_value(value: Any, bound: BoundSaga, step: BoundStep, state: SagaSta
 
 def _fact_of_answer(value: Any, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> Fact:
     match value:
-        case Landed(result):
-            payload = step.result.encode(result, payload_context(state, call.step))
+        case Landed():
+            landed = cast("Landed[Any]", value)
+            payload = step.result.encode(landed.result, payload_context(state, call.step))
             return facts.Probed(call.step, call.attempt, facts.Landed.LANDED, payload)
         case NotLanded():
             return facts.Probed(call.step, call.attempt, facts.Landed.NOT_LANDED)
         case CannotTell():
             return facts.Probed(call.step, call.attempt, facts.Landed.CANNOT_TELL)
         case _:
-            wrong = Problem("TypeError", f"a probe returned {type(value).__name__}, not Landed, NotLanded or CannotTell")
+            what = f"a probe returned {type(value).__name__}, not Landed, NotLanded or CannotTell"
+            wrong = Problem("TypeError", what)
             return facts.CameToNothing(call.step, call.operation, call.attempt, wrong)
 
 

@@ -42,7 +42,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Receipt:
-    """A request that is durable. `delivered` is DUPLICATE if this id was there before, KEPT if the saga does not exist yet."""
+    """A request that is durable.
+
+    `delivered` is DUPLICATE if this id was there before, KEPT if the saga does not exist yet.
+    """
 
     store: Store
     key: bytes | None

@@ -1,7 +1,7 @@
 """Who watches a saga's progress, in this process: a queue for each watcher.
 
-Sagas that run here tell every durable turn; those that run elsewhere are read again after `poll_seconds`. Must not judge
-a change. Used by `Orchestrator`.
+Sagas that run here tell every durable turn; those that run elsewhere are read again after `poll_seconds`. Must not
+judge a change. Used by `Orchestrator`.
 """
 
 from __future__ import annotations

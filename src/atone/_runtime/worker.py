@@ -277,7 +277,9 @@ class Worker:
 
     # -- starts --------------------------------------------------------------------------------------------------
 
-    async def start(self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes) -> tuple[bytes, TurnResult | None]:
+    async def start(
+        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes
+    ) -> tuple[bytes, TurnResult | None]:
         """Start a saga here, or store it for later when this worker is full.
 
         Returns its key and what became of the write; None: the worker died meanwhile, so look whether it is there.
