@@ -7,12 +7,14 @@ in a file, a line at a time. Must not judge. Started by `processes`, which talks
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
 import os
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ import msgspec
 
 from atone import Compensated, Completed, Orchestrator, Saga, SagaStatus
 from atone._runtime.worker import Limits
+from atone.errors import RequestRefused
 from atone.outcome import Outcome
 from atone.store import FINAL_STATUSES
-from tests.crash.definitions import SHAPES, Script, all_sagas, random_saga
+from tests.crash.definitions import EVENT, SHAPES, Script, all_sagas, random_saga
 from tests.crash.participant import Participant
 
 UNFINISHED = [status for status in SagaStatus if status.value not in FINAL_STATUSES]
@@ -65,6 +68,7 @@ class Life(msgspec.Struct):
     drain: bool = False
     lease_seconds: float = 0.6
     poll_seconds: float = 0.05
+    keep_seconds: float = 2.0
 
 
 class Notes:
@@ -91,7 +95,12 @@ async def live(life: Life) -> None:
     """Open the orchestrator and do what was asked until killed, or told to leave."""
     files = Files(Path(life.folder))
     participant, notes = Participant(files.participant), Notes(files.notes)
-    limits = Limits(lease_seconds=life.lease_seconds, poll_seconds=life.poll_seconds, loop_stall_seconds=5.0)
+    limits = Limits(
+        lease_seconds=life.lease_seconds,
+        poll_seconds=life.poll_seconds,
+        keep_seconds=life.keep_seconds,
+        loop_stall_seconds=5.0,
+    )
     async with Orchestrator(f"sqlite:///{files.store}", sagas=all_sagas(participant), limits=limits) as orchestrator:
         say(ready=os.getpid())
         orders = _orders()
@@ -111,8 +120,23 @@ async def run_saga(
     """Start one saga and wait for its end; note both as soon as they are told."""
     handle = await orchestrator.start(shape, script, saga_id=saga_id)
     notes.write(started=saga_id)
+    asked = [
+        asyncio.create_task(_after(seconds, ask))
+        for seconds, ask in (
+            (script.cancel_after, lambda: handle.cancel(reason="changed my mind")),
+            (script.event_after, lambda: handle.send_event(EVENT, "now", event_id=f"{EVENT}-{saga_id}")),
+        )
+        if seconds is not None
+    ]
     outcome = await handle.outcome()
     notes.write(ended=saga_id, status=_status_of(outcome))
+    await asyncio.gather(*asked)
+
+
+async def _after(seconds: float, ask: Callable[[], Awaitable[object]]) -> None:
+    await asyncio.sleep(seconds)
+    with contextlib.suppress(RequestRefused):  # it was over already
+        await ask()
 
 
 def _status_of(outcome: Outcome) -> str:

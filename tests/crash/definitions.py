@@ -1,4 +1,4 @@
-"""Sagas of ten short steps in four shapes, and scripts that say which of them fail and how.
+"""Sagas of ten short steps in five shapes, and scripts that say which of them fail and how.
 
 Owns the definitions, made from tables rather than written out, and the random scripts with the end that each must come
 to. Every step calls the participant for real. Used by the processes that are killed, and by the verdict.
@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import types
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from atone import Context, Reject, Retry, Saga, SagaStatus, Tried, pivot, retriable, step
+from atone import Context, Reject, Retry, Saga, SagaStatus, Tried, delay, pivot, retriable, step, wait_for_event
 from tests.crash.participant import Participant
 
 NAMES = tuple(f"s{number:02d}" for number in range(1, 11))
 GATED = "s03"
 FATAL = ("reject", "land, then reject", "raise always")
+EVENT = "go"
 
 _SOON = Retry(attempts=3, initial=0.02, factor=1.5, maximum=0.1)
 _OFTEN = Retry(attempts=60, initial=0.02, factor=1.5, maximum=0.1)
@@ -32,20 +34,23 @@ class Script:
     Of an action: "raise before" or "raise after" its effect at the first attempt, "raise always", "reject"; "land, then
     reject" has its effect at the first attempt, raises, and rejects the second; "reject repeats" does so only if the
     first one was lost. Of a compensation: "raise before" or "raise after" at the first attempt. `gate` names a file
-    that step 3 waits for.
+    that step 3 waits for. `cancel_after` and `event_after` are seconds after which the process that started the saga
+    asks for that, if it still lives.
     """
 
     actions: dict[str, str] = field(default_factory=dict)
     compensations: dict[str, str] = field(default_factory=dict)
     gate: str | None = None
+    cancel_after: float | None = None
+    event_after: float | None = None
 
     @property
     def ends(self) -> frozenset[SagaStatus]:
-        """How the saga may end; in two ways only if that hangs on a crash."""
+        """How the saga may end; in two ways only if that hangs on a crash or on who is faster."""
         faults = set(self.actions.values())
         if faults & set(FATAL):
             return frozenset({SagaStatus.COMPENSATED})
-        if "reject repeats" in faults:
+        if "reject repeats" in faults or self.cancel_after is not None or self.event_after is not None:
             return frozenset({SagaStatus.COMPENSATED, SagaStatus.COMPLETED})
         return frozenset({SagaStatus.COMPLETED})
 
@@ -124,7 +129,20 @@ def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _define(name: str, edges: dict[str, tuple[str, ...]], pivot_at: str | None, **options: Any) -> type[Saga[Script]]:
+_WAITS: dict[str, Callable[[], Any]] = {
+    # Over soon if nobody sends the event, because the process that would have is gone.
+    "wait": lambda: wait_for_event(EVENT, str, timeout=1.5),
+    "pause": lambda: delay(0.05),
+}
+
+
+def _define(
+    name: str,
+    edges: dict[str, tuple[str, ...]],
+    pivot_at: str | None,
+    waits: Mapping[str, str] = MappingProxyType({}),
+    **options: Any,
+) -> type[Saga[Script]]:
     """Make a saga class; `edges` says what a step comes after, where that is not everything above it."""
     class_options = {key: options.pop(key) for key in ("late_grace",) if key in options}
 
@@ -138,7 +156,9 @@ def _define(name: str, edges: dict[str, tuple[str, ...]], pivot_at: str | None, 
         made: dict[str, Any] = {}
         for number, one in enumerate(NAMES, start=1):
             after = tuple(made[other] for other in edges[one]) if one in edges else None
-            if pivot_at is not None and one >= pivot_at:
+            if one in waits:
+                made[one] = _WAITS[waits[one]]()
+            elif pivot_at is not None and one >= pivot_at:
                 decorate = pivot if one == pivot_at else retriable
                 made[one] = decorate(after=after, retry=_OFTEN, timeout=options.get("timeout"))(_action(one, number))
             else:
@@ -162,9 +182,11 @@ Branching = _define(
 )
 # The participant is not known to refuse late calls: an unknown step is compensated only after a grace.
 Graceful = _define("Graceful", {}, None, timeout=2, late_grace=0.1)
+# Nobody owns it while it waits.
+Waiting = _define("Waiting", {}, "s08", {"s05": "wait", "s06": "pause"}, barrier=True)
 
-SHAPES: tuple[type[Saga[Script]], ...] = (Straight, Pivoted, Branching, Graceful)
-_PIVOTS = {"Pivoted": 6, "Branching": 8}
+SHAPES: tuple[type[Saga[Script]], ...] = (Straight, Pivoted, Branching, Graceful, Waiting)
+_PIVOTS = {"Pivoted": 6, "Branching": 8, "Waiting": 8}
 
 
 def all_sagas(participant: Participant) -> list[Saga[Script]]:
@@ -180,8 +202,10 @@ def random_saga(seed: str) -> tuple[type[Saga[Script]], Script]:
     actions = {name: rng.choice(("raise before", "raise after")) for name in NAMES if rng.random() < 0.06}
     # Not at the pivot: a rejection there after a lost attempt rightly waits for a person.
     if rng.random() < 0.4:
-        actions[NAMES[rng.randrange(2, pivot_at - 1)]] = rng.choice(FATAL)
+        actions[NAMES[rng.choice(range(2, 4 if shape is Waiting else pivot_at - 1))]] = rng.choice(FATAL)
     elif rng.random() < 0.4:
         actions |= dict.fromkeys(NAMES[1 : pivot_at - 1], "reject repeats")
     undos = {name: rng.choice(("raise before", "raise after")) for name in NAMES if rng.random() < 0.15}
-    return shape, Script(actions, undos)
+    cancel_after = rng.uniform(0.0, 0.3) if rng.random() < 0.1 else None
+    event_after = rng.uniform(0.0, 0.2) if shape is Waiting else None
+    return shape, Script(actions, undos, cancel_after=cancel_after, event_after=event_after)

@@ -41,7 +41,9 @@ def torment(files: Files, plan: Plan) -> bool:
     """Kill and start again, then let everything end; return whether it did in time."""
     rng = random.Random(plan.seed)
     for number in range(plan.kills):
-        life = Life(str(files.folder), f"life{number:04d}", plan.seed, plan.feeders)
+        # With little patience a worker lets go of a saga between two attempts, and must find it again.
+        keep_seconds = rng.choice((2.0, 0.03))
+        life = Life(str(files.folder), f"life{number:04d}", plan.seed, plan.feeders, keep_seconds=keep_seconds)
         with Process(files, life) as process:
             # Most kills hit sagas at work; some hit a process that has barely begun to open its store.
             if rng.random() < 0.85:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atone._core.journal import AttemptLost, AttemptStarted, Entry
-from atone._core.plan import Plan, Role
+from atone._core.plan import Does, Plan, Role
 from atone._core.state import SagaState, SagaStatus
 from atone._runtime.reader import fold_rows
 from atone._runtime.wire import decode_entries
@@ -183,7 +183,7 @@ class _Case:
             elif at < self.done[name]:
                 yield f"{name} was undone before it was done"
         for number, step in enumerate(self.plan.steps):
-            for at in self.plan.descendants[number]:
+            for at in self.plan.descendants[number] if step.does is Does.ACTION else ():
                 yield from self._pair(step.name, self.plan.steps[at].name)
 
     def _pair(self, first: str, then: str) -> Iterator[str]:
@@ -199,7 +199,8 @@ class _Case:
         if self.saga.status == SagaStatus.COMPENSATED and standing:
             yield f"it is called compensated, and these effects stand: {', '.join(standing)}"
         if self.saga.status == SagaStatus.COMPLETED:
-            missing = [step.name for step in self.plan.steps if step.name not in self.done]
+            acting = [step.name for step in self.plan.steps if step.does is Does.ACTION]
+            missing = [name for name in acting if name not in self.done]
             if missing or self.undone:
                 yield f"it is called completed; not done: {missing}, undone: {sorted(self.undone)}"
         beyond = [
