@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 
 from atone._core.state import SagaState, SagaStatus
-from atone.errors import StoreError
+from atone.errors import CorruptJournal, StoreError
 from atone.store import FINAL_STATUSES, Query, Store
 
 log = logging.getLogger("atone.outcome")
@@ -103,8 +103,8 @@ class Outcomes:
         for found in await self._store.find(query):
             try:
                 self.settle(found.key, await self._read(found.key))
-            except StoreError as error:
-                self._fail(found.key, error)
+            except CorruptJournal as damage:
+                self._fail(found.key, damage)
 
     def _fail(self, key: bytes, error: Exception) -> None:
         for future in self._waiting.pop(key, ()):

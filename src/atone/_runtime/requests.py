@@ -16,7 +16,7 @@ from atone._core.state import Request
 from atone._runtime.ids import new_request_id
 from atone._runtime.reader import find_one, read
 from atone._runtime.wire import decode_entries, encode_entries
-from atone.errors import CorruptJournal, OutcomeTimeout, RequestRefused, UnknownSaga
+from atone.errors import CorruptJournal, OutcomeTimeout, RequestRefused, StoreUnavailable, UnknownSaga
 from atone.store import Delivered, Delivery, Store
 
 REASON_LENGTH_MAX = 2000
@@ -73,7 +73,11 @@ class Receipt:
             raise OutcomeTimeout(f"No answer within {seconds} s; the request stands. Is a worker running?") from None
 
     async def _look(self, key: bytes) -> Answer | None:
-        for row in reversed((await read(self.store, key)).journal):
+        try:
+            found = await read(self.store, key)
+        except StoreUnavailable:
+            return None  # the request stands; look again
+        for row in reversed(found.journal):
             for entry in row.entries:
                 if isinstance(entry, RequestAnswered) and entry.id == self.request_id:
                     return Answer(entry.answer, entry.note)

@@ -7,10 +7,14 @@ judge a change. Used by `Orchestrator`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from atone._core.state import SagaState
 from atone._runtime.outcomes import is_settled
+from atone.errors import StoreUnavailable
+
+log = logging.getLogger("atone.watch")
 
 
 class Watchers:
@@ -44,9 +48,14 @@ class Watchers:
                 del self._queues[key]
 
     async def _newer(self, key: bytes, queue: asyncio.Queue[SagaState]) -> SagaState:
-        try:
-            # Not `wait_for`: until Python 3.12 it can lose a cancellation that comes together with the result.
-            async with asyncio.timeout(self._poll_seconds):
-                return await queue.get()
-        except TimeoutError:
-            return await self._read(key)  # it may run elsewhere
+        while True:
+            try:
+                # Not `wait_for`: until Python 3.12 it can lose a cancellation that comes together with the result.
+                async with asyncio.timeout(self._poll_seconds):
+                    return await queue.get()
+            except TimeoutError:
+                pass  # it may run elsewhere
+            try:
+                return await self._read(key)
+            except StoreUnavailable as error:
+                log.warning("watching a saga: %s", error)
