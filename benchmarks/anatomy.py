@@ -29,8 +29,9 @@ from atone._runtime.bound import BoundSaga
 from atone._runtime.committer import Committer
 from atone._runtime.invoke import Invoker
 from atone._runtime.runner import Runner
-from atone._runtime.worker import Limits, Worker
+from atone._runtime.worker import Worker
 from atone.codec import Schema
+from atone.orchestrator import Limits
 from atone.store import Turn, TurnResult
 from atone.stores.sqlite import SqliteStore
 from benchmarks.load import Loaded, closed_loop

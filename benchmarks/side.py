@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from atone import Compensated, Completed, Orchestrator
-from atone._runtime.worker import Limits
+from atone.orchestrator import Limits
 from atone.stores.sqlite import SqliteStore
 from benchmarks.floor import Floor
 from benchmarks.load import Loaded, RunOne, closed_loop

@@ -23,7 +23,8 @@ from typing import Any
 import apsw
 
 from atone import Completed, Context, Orchestrator, Saga, Tried, step, wait_for_event
-from atone._runtime.worker import Limits, Worker
+from atone._runtime.worker import Worker
+from atone.orchestrator import Limits
 from atone.stores.sqlite import SqliteStore
 from benchmarks.load import percentile
 

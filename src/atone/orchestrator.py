@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from atone._core.plan import Plan
 from atone._core.state import SagaState, SagaStatus
 from atone._runtime.bound import BoundSaga, payload_context_of
+from atone._runtime.limits import Limits
 from atone._runtime.outcomes import Outcomes, is_settled
 from atone._runtime.reader import Found, find_one, read, read_plan
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.steering import Steering
 from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of, progress_of
 from atone._runtime.watchers import Watchers
-from atone._runtime.worker import Limits, Worker
+from atone._runtime.worker import Worker
 from atone.clock import Clock, SystemClock
 from atone.codec import Codec
 from atone.definition import Saga, Seconds

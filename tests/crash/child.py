@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from atone import Compensated, Completed, Orchestrator, Saga, SagaStatus
-from atone._runtime.worker import Limits
+from atone.orchestrator import Limits
 from atone.errors import RequestRefused
 from atone.outcome import Outcome
 from atone.store import FINAL_STATUSES

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from atone import Context, Orchestrator, Reject, Retry, Saga, Tried, pivot, retriable, step, wait_for_event
-from atone._runtime.worker import Limits
 from atone.codec import Codec
+from atone.orchestrator import Limits
 
 QUICK = Limits(poll_seconds=0.05, keep_seconds=0.5)
 ONCE = Retry(attempts=1, initial=0.0, jitter=0.0)

@@ -61,7 +61,7 @@ def test_sagas_that_decide_at_once_share_one_commit(tmp_path: Path) -> None:
                 asyncio.ensure_future(orchestrator.execute(PlaceOrder, Order(), saga_id=str(number)))
                 for number in range(50)
             ]
-            await until(lambda: orchestrator._worker._committer.waiting == 50)  # type: ignore[union-attr]
+            await until(lambda: orchestrator._worker.membership.committer.waiting == 50)  # type: ignore[union-attr]
             gate.set()
             outcomes = await asyncio.gather(first, *rest)
             assert all(isinstance(outcome, Completed) for outcome in outcomes)
@@ -186,7 +186,7 @@ def test_a_start_whose_answer_was_lost_with_its_worker_starts_one_saga(tmp_path:
             store.script("commit", answer_held(gate, reached))
             start = asyncio.ensure_future(orchestrator.execute(PlaceOrder, Order(), saga_id="1", timeout=20))
             await reached.wait()
-            store.inner.renew(orchestrator._worker.id, 0.0)  # type: ignore[union-attr]
+            store.inner.renew(orchestrator._worker.membership.id, 0.0)  # type: ignore[union-attr]
             assert isinstance(await start, Completed)
             assert len(await orchestrator.list()) == 1
             gate.set()

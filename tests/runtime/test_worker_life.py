@@ -78,11 +78,11 @@ def test_a_worker_declared_dead_interrupts_its_calls_and_goes_on_under_a_new_id(
         async with opened(store, PlaceOrder(world)) as orchestrator:
             handle = await orchestrator.start(PlaceOrder, Order(), saga_id="1")
             await world.reached("charge")
-            first = worker_of(orchestrator).id
+            first = worker_of(orchestrator).membership.id
             declare_dead(store, first)
             await interrupted.wait()
             assert isinstance(await handle.outcome(timeout=20), Completed)
-            assert worker_of(orchestrator).id != first
+            assert worker_of(orchestrator).membership.id != first
         assert world.names == ["reserve", "charge", "charge", "ship"]
 
     run(main())
@@ -101,10 +101,10 @@ def test_a_dead_workers_last_commit_writes_nothing(tmp_path: Path) -> None:
             handle = await orchestrator.start(PlaceOrder, Order(), saga_id="1")
             await world.reached("charge")
             turns = len(store.turns)
-            declare_dead(store, worker_of(orchestrator).id)
+            declare_dead(store, worker_of(orchestrator).membership.id)
             store.registrations_pass.clear()
             gate.set()
-            await until(lambda: worker_of(orchestrator)._committer is None)
+            await until(lambda: worker_of(orchestrator).membership.committer is None)
             assert len(store.turns) == turns
             store.always("claim", None)
             store.renewals_pass.set()
@@ -125,15 +125,15 @@ def test_a_report_of_a_death_that_comes_late_does_not_end_the_next_life(tmp_path
             (beat,) = heartbeats()
             store.renewals_pass.clear()
             await asyncio.sleep(0.35)  # the thread stands in a renewal now; if not, it stands in the next
-            first = worker.id
+            first = worker.membership.id
             declare_dead(store, first)
-            await until(lambda: worker.id not in {first, ""} and worker._committer is not None)
-            second = worker.id
+            await until(lambda: worker.membership.id not in {first, ""} and worker.membership.committer is not None)
+            second = worker.membership.id
             store.renewals_pass.set()
             await asyncio.to_thread(beat.join)
             await asyncio.sleep(0)
-            assert worker.id == second
-            assert worker._committer is not None
+            assert worker.membership.id == second
+            assert worker.membership.committer is not None
 
     run(main())
 
@@ -154,8 +154,8 @@ def test_a_claim_that_is_answered_between_two_lives_strands_no_saga(tmp_path: Pa
             worker = worker_of(orchestrator)
             await loading.wait()
             store.registrations_pass.clear()
-            declare_dead(store, worker.id)
-            await until(lambda: worker._committer is None)
+            declare_dead(store, worker.membership.id)
+            await until(lambda: worker.membership.committer is None)
             gate.set()
             await asyncio.sleep(0.1)  # the answer is heard while nobody is registered
             store.registrations_pass.set()
@@ -173,8 +173,8 @@ def test_a_start_between_two_lives_waits_for_the_next(tmp_path: Path) -> None:
         async with opened(store, PlaceOrder(world), lease_seconds=0.3) as orchestrator:
             worker = worker_of(orchestrator)
             store.registrations_pass.clear()
-            declare_dead(store, worker.id)
-            await until(lambda: worker._committer is None)
+            declare_dead(store, worker.membership.id)
+            await until(lambda: worker.membership.committer is None)
             start = asyncio.ensure_future(orchestrator.execute(PlaceOrder, Order(), saga_id="1", timeout=20))
             done, _ = await asyncio.wait([start], timeout=0.1)
             assert not done

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from atone import Context, Orchestrator, Retry, Saga, Tried, pivot, retriable, step
-from atone._runtime.worker import Limits
+from atone.orchestrator import Limits
 from atone.stores.sqlite import SqliteStore
 from tests.runtime.faulty_store import FaultyStore
 

@@ -1,0 +1,184 @@
+"""Recovery, always on: what another worker left, what is due, and what somebody has asked of a saga of mine.
+
+Owns the claims, page by page, and what is done with what they bring. One broken saga never stops a page. Must not
+decide about a saga: what can't be folded is parked, the rest goes to its runner. Kept by the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from atone._core.state import SagaState
+from atone._runtime.bound import BoundSaga
+from atone._runtime.limits import Limits
+from atone._runtime.membership import Membership
+from atone._runtime.reader import state_of
+from atone._runtime.runner import Runner, unfit_requests
+from atone.codec import describe
+from atone.errors import AtoneError, CorruptJournal, StoreError, WorkerDead
+from atone.store import Claimed, Hot, Loaded, Store
+
+log = logging.getLogger("atone.worker")
+
+PAGE = 200
+
+
+class Registry(Protocol):
+    """What recovery needs of the worker: the sagas it runs, and how to add one."""
+
+    runners: dict[bytes, Runner]
+
+    def room(self) -> int:
+        """Return how many sagas may begin here."""
+        ...
+
+    def adopt(self, bound: BoundSaga, key: bytes) -> Runner:
+        """Put a new runner into the registry."""
+        ...
+
+    def release(self, runner: Runner) -> None:
+        """Take a runner out of it."""
+        ...
+
+
+class Recovery:
+    """Looks at the store twice a second, or at once after `wake`. `bound` are the definitions by identity."""
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        membership: Membership,
+        bound: Mapping[tuple[str, int, str], BoundSaga],
+        limits: Limits,
+    ) -> None:
+        self._store, self._registry, self._membership = store, registry, membership
+        self._bound, self._limits = bound, limits
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.room_claimed = 0
+        self.unclaimable = 0
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="atone-recovery")
+
+    def stop(self) -> None:
+        """Claim nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._wanted.set()
+
+    async def reread(self, runner: Runner) -> None:
+        """Load a saga of mine again; one that is not mine any more is dropped."""
+        while not runner.gone:
+            try:
+                loaded = (await self._store.load([runner.key]))[0]
+            except StoreError as error:
+                log.warning("reading saga %s again: %s", runner.key.hex(), error)
+                await asyncio.sleep(self._limits.poll_seconds)
+                continue
+            if loaded is None or loaded.summary.owner != self._membership.id:
+                runner.drop()
+                self._registry.release(runner)
+            elif self._registry.runners.get(runner.key) is runner:  # it may have been dropped meanwhile
+                self._hand_over(runner, loaded, runner.reloaded)
+            return
+
+    async def _run(self) -> None:
+        while True:
+            more, worker = False, self._membership.id
+            try:
+                more = await self._claim(worker)
+            except WorkerDead:
+                self._membership.die(worker)
+            except AtoneError as error:
+                log.warning("looking for sagas to take over: %s", error)
+            except Exception:
+                log.exception("looking for sagas to take over failed; trying again")
+            if more:
+                continue
+            # Jitter keeps many workers from asking at the same moment.
+            await self._pause(self._limits.poll_seconds * random.uniform(0.7, 1.3))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wanted.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._wanted.clear()
+
+    async def _claim(self, worker: str) -> bool:
+        """Take over one page; return whether there may be more at once."""
+        if not self._membership.is_registered:
+            await self._membership.until_registered()
+            return True
+        room = self.room_claimed = max(0, min(PAGE, self._registry.room()))
+        try:
+            taken = await self._take_over(worker, room)
+        finally:
+            self.room_claimed = 0
+        return room > 0 and taken >= room
+
+    async def _take_over(self, worker: str, room: int) -> int:
+        runners = self._registry.runners
+        claimed = await self._store.claim(
+            worker,
+            definitions=self._bound.keys(),
+            known=runners.keys(),
+            limit=room,
+            lease_seconds=self._limits.lease_seconds,
+        )
+        if worker != self._membership.id:
+            return 0
+        self._membership.time.observe(claimed.now)
+        self._report(claimed)
+        for key in claimed.newer:
+            if key in self._registry.runners:
+                self._registry.runners[key].refresh()
+        await self._take(claimed.taken)
+        return len(claimed.taken)
+
+    def _report(self, claimed: Claimed) -> None:
+        if claimed.unclaimable != self.unclaimable:
+            self.unclaimable = claimed.unclaimable
+            if claimed.unclaimable:
+                log.warning("%d due sagas have a definition that is not registered here", claimed.unclaimable)
+        if claimed.dead_letters:
+            log.warning("%d early events found no saga in time; see the dead letters", claimed.dead_letters)
+
+    async def _take(self, keys: Iterable[bytes]) -> None:
+        keys = [key for key in keys if key not in self._registry.runners]
+        if not keys:
+            return
+        worker = self._membership.id
+        for key, loaded in zip(keys, await self._store.load(keys), strict=True):
+            mine = loaded is not None and loaded.summary.owner == worker == self._membership.id
+            if loaded is None or not mine or key in self._registry.runners:
+                continue
+            summary = loaded.summary
+            bound = self._bound[(summary.name, summary.definition_version, summary.plan_hash)]
+            runner = self._registry.adopt(bound, key)
+            self._hand_over(runner, loaded, runner.resume)
+
+    def _hand_over(self, runner: Runner, loaded: Loaded, to: Callable[[SagaState, Hot, Any], None]) -> None:
+        """Fold what was read and give it to the runner; a saga that can't be folded is parked, its neighbours go on."""
+        try:
+            state = state_of(runner.bound.plan, loaded)
+            unfit = unfit_requests(runner.bound, state)
+        except Exception as broken:
+            known = isinstance(broken, CorruptJournal)
+            log.error("saga %s: %s", loaded.summary.saga_id, broken, exc_info=None if known else broken)  # noqa: TRY400
+            why = str(broken) if known else f"internal: {describe(broken)}"
+            runner.park(why, max((row.version for row in loaded.rows), default=0))
+            return
+        to(state, Hot(loaded.summary.status, True, loaded.summary.wake_at), unfit)
