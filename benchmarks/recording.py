@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -61,7 +62,7 @@ class WatchedStore:
         self.plans: Sequence[StoredPlan] = ()
         self.kept: list[Turn] = []
 
-    async def __aenter__(self) -> Store:
+    async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
         return self
 

@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from atone import Compensated, Completed, Orchestrator, Saga, SagaStatus
-from atone.orchestrator import Limits
 from atone.errors import RequestRefused
+from atone.orchestrator import Limits
 from atone.outcome import Outcome
 from atone.store import FINAL_STATUSES
 from tests.crash.definitions import EVENT, SHAPES, Script, all_sagas, random_saga
