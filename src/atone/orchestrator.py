@@ -7,21 +7,21 @@ store itself: the worker runs sagas, requests go through the store like anybody'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
-from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from atone._core.plan import Plan
-from atone._core.state import SagaState, SagaStatus
+from atone._core.state import SagaStatus
 from atone._runtime.bound import BoundSaga, payload_context_of
+from atone._runtime.catalogue import Catalogue
 from atone._runtime.limits import Limits
-from atone._runtime.outcomes import Outcomes, is_settled
 from atone._runtime.reader import Found, find_one, read, read_plan
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.steering import Steering
 from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of, progress_of
+from atone._runtime.waiting import Waiting
 from atone._runtime.watchers import Watchers
 from atone._runtime.worker import Worker
 from atone.clock import Clock, SystemClock
@@ -31,14 +31,12 @@ from atone.errors import (
     ConflictingStart,
     CorruptJournal,
     DefinitionError,
-    DefinitionMismatch,
-    OutcomeTimeout,
     PayloadError,
     Shutdown,
     UnknownSaga,
 )
-from atone.outcome import NeedsAttention, Outcome
-from atone.store import FINAL_STATUSES, Query, Store, Summary, TurnResult
+from atone.outcome import Outcome
+from atone.store import Query, Store, Summary, TurnResult
 from atone.stores import open_store
 
 if TYPE_CHECKING:
@@ -73,13 +71,13 @@ class Orchestrator(Steering):
     ) -> None:
         self._store: Store = open_store(store, allow_volatile=allow_volatile) if isinstance(store, str) else store
         self._codec = codec or Codec()
-        self._bound = _bind(sagas, self._codec)
+        self._catalogue = Catalogue(sagas, self._codec)
         self._tenant = _checked("tenant", tenant)
         self._limits = limits or Limits()
         self._clock = clock or SystemClock()
         self._worker: Worker | None = None
-        self._outcomes: Outcomes | None = None
-        self._watchers = Watchers(self._state, self._limits.poll_seconds)
+        self._waiting = Waiting(self._store, self._local, self._limits.poll_seconds)
+        self._watchers = Watchers(self._waiting.state, self._limits.poll_seconds)
 
     async def __aenter__(self) -> Self:
         """Open the store, register as a worker and begin to recover.
@@ -90,16 +88,15 @@ class Orchestrator(Steering):
         """
         await self._store.__aenter__()
         try:
-            await self._refuse_mismatch()
+            await self._catalogue.refuse_mismatch(self._store)
             worker = Worker(
                 self._store,
-                list(self._bound.values()),
+                self._catalogue.all,
                 self._clock,
                 self._limits,
-                on_settled=self._settled,
+                on_settled=self._waiting.heard,
                 on_changed=self._watchers.changed,
             )
-            self._outcomes = Outcomes(self._store, self._state, lambda: worker.runners, self._limits.poll_seconds)
             await worker.open()
             self._worker = worker
         except BaseException:
@@ -122,15 +119,13 @@ class Orchestrator(Steering):
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.close()
-        if self._outcomes is not None:
-            closed = Shutdown("The orchestrator was closed; the saga goes on. Ask again from one that is open.")
-            self._outcomes.close(closed)
+        self._waiting.close()
         await self._store.__aexit__(None, None, None)
 
     # -- start and wait ------------------------------------------------------------------------------------------
 
     async def start(
-        self, saga: type[Saga[I]], input: I, /, *, saga_id: str, connection: object | None = None
+        self, saga: type[Saga[I]], given: I, /, *, saga_id: str, connection: object | None = None
     ) -> Handle[I]:
         """Start a saga, or find the one that was started with the same id and input.
 
@@ -146,13 +141,13 @@ class Orchestrator(Steering):
         bound = self._bound_to(saga)
         saga_id = _checked("saga_id", saga_id)
         identity = (self._tenant, bound.plan.name, saga_id)
-        payload = bound.input_schema.encode(input, _input_context(*identity))
+        payload = bound.input_schema.encode(given, _input_context(*identity))
         if connection is not None:
             return await self._start_within(bound, identity, payload, connection)
         while True:
             key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload)
             if result is TurnResult.APPLIED:
-                return Handle(self, bound, bound.plan, key, saga_id)
+                return Handle(self, self._waiting, bound, bound.plan, key, saga_id)
             if result is TurnResult.REFUSED:
                 raise PayloadError("The store can't hold this start. Make the input smaller.")
             # The id is taken, or the worker died before the answer: what stands in the store decides.
@@ -161,10 +156,10 @@ class Orchestrator(Steering):
                 return existing
 
     async def execute(
-        self, saga: type[Saga[I]], input: I, /, *, saga_id: str, timeout: Seconds | None = None
+        self, saga: type[Saga[I]], given: I, /, *, saga_id: str, timeout: Seconds | None = None
     ) -> Outcome:
         """Start a saga and wait for its outcome; `start` and `Handle.outcome` in one."""
-        handle = await self.start(saga, input, saga_id=saga_id)
+        handle = await self.start(saga, given, saga_id=saga_id)
         return await handle.outcome(timeout=timeout)
 
     async def get(self, saga: type[Saga[I]], saga_id: str, /) -> Handle[I]:
@@ -233,52 +228,28 @@ class Orchestrator(Steering):
             raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
         return self._worker
 
+    def _local(self) -> Collection[bytes]:
+        return () if self._worker is None else self._worker.runners
+
     def _bound_to(self, saga: type[Saga[Any]]) -> BoundSaga:
-        try:
-            return self._bound[saga]
-        except KeyError:
-            raise UnknownSaga(
-                f"{getattr(saga, '__name__', saga)!s} is not registered here; pass an object of it in `sagas=[...]`."
-            ) from None
+        return self._catalogue.of_class(saga)
 
     async def _found(self, saga: type[Saga[Any]], saga_id: str) -> Found:
         return await read(self._store, (await self.get(saga, saga_id)).key)
 
-    async def _state(self, key: bytes) -> SagaState:
-        return (await read(self._store, key)).state
-
-    async def _refuse_mismatch(self) -> None:
-        unfinished = frozenset(status.value for status in SagaStatus) - FINAL_STATUSES
-        for bound in self._bound.values():
-            query = Query(
-                name=bound.plan.name,
-                definition_version=bound.plan.version,
-                other_hash_than=bound.plan.plan_hash,
-                statuses=unfinished,
-                limit=1,
-            )
-            strangers = await self._store.find(query)
-            if strangers:
-                raise DefinitionMismatch(
-                    f"{bound.plan.name} version {bound.plan.version} differs from the plan that unfinished sagas "
-                    f"follow (for one: {strangers[0].saga_id!r}). "
-                    f"Give the changed definition a new version= and register both."
-                )
-
     async def _handle(self, asked: BoundSaga, found: Summary) -> Handle[Any]:
         """Return a handle of a saga that may follow another version than the one it was asked for with."""
-        identity = (found.name, found.definition_version, found.plan_hash)
-        bound = next((one for one in self._bound.values() if one.identity == identity), None)
+        bound = self._catalogue.of_stored(found)
         if bound is not None:
-            return Handle(self, bound, bound.plan, found.key, found.saga_id)
+            return Handle(self, self._waiting, bound, bound.plan, found.key, found.saga_id)
         stored = await read_plan(self._store, found.key)
-        return Handle(self, asked, stored, found.key, found.saga_id)
+        return Handle(self, self._waiting, asked, stored, found.key, found.saga_id)
 
     async def _existing(self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes) -> Handle[Any] | None:
         found = await find_one(self._store, *identity)
         if found is None:
             return None
-        state = await self._state(found.key)
+        state = await self._waiting.state(found.key)
         try:
             same = bound.input_schema.same(state.input, payload, _input_context(*identity))
         except PayloadError:  # another version's input, of another type
@@ -296,7 +267,7 @@ class Orchestrator(Steering):
         turn = self._open_worker().unowned_start(bound, self._tenant, identity[2], payload)
         result = await self._store.start(turn, connection=connection)
         if result is TurnResult.APPLIED:
-            return Handle(self, bound, bound.plan, turn.key, identity[2], committed=False)
+            return Handle(self, self._waiting, bound, bound.plan, turn.key, identity[2], committed=False)
         if result is TurnResult.REFUSED:
             raise PayloadError("The store can't hold this start. Make the input smaller.")
         existing = await self._existing(bound, identity, payload)
@@ -304,39 +275,11 @@ class Orchestrator(Steering):
             raise ConflictingStart("The id was taken within a transaction that is not committed; try again later.")
         return existing
 
-    async def _refuse_uncommitted(self, key: bytes) -> None:
-        if not await self._store.find(Query(keys=(key,))):
-            raise UnknownSaga(
-                "The transaction that started this saga is not committed, and nothing runs before it is. "
-                "Commit it, then wait for the outcome."
-            )
-
     async def _ask(self, saga: type[Saga[Any]], saga_id: str, kind: str, **what: Any) -> Receipt:
         bound, saga_id = self._bound_to(saga), _checked("saga_id", saga_id)
         receipt = await ask(self._store, self._tenant, bound.plan.name, saga_id, kind, **what)
         self._open_worker().nudge(receipt.key)
         return receipt
-
-    def _settled(self, key: bytes, state: SagaState) -> None:
-        if is_settled(state) and self._outcomes is not None:
-            self._outcomes.settle(key, state)
-
-    async def _outcome_of_damaged(self, key: bytes, damage: CorruptJournal) -> NeedsAttention:
-        """Return that a saga was parked because it can't be read; raise the damage of one that needs nobody."""
-        waits = Query(keys=(key,), statuses=frozenset({SagaStatus.NEEDS_ATTENTION.value}))
-        if await self._store.find(waits):
-            return NeedsAttention("", str(damage))
-        raise damage
-
-    async def _wait(self, key: bytes, timeout: Seconds | None) -> SagaState:
-        assert self._outcomes is not None
-        self._open_worker()
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._outcomes.expect(key)
-        except TimeoutError:
-            raise OutcomeTimeout(f"The saga was not over after {seconds} s; it goes on. Ask again later.") from None
 
 
 class Handle(Generic[I]):
@@ -348,6 +291,7 @@ class Handle(Generic[I]):
     def __init__(
         self,
         orchestrator: Orchestrator,
+        waiting: Waiting,
         bound: BoundSaga,
         plan: Plan,
         key: bytes,
@@ -356,6 +300,7 @@ class Handle(Generic[I]):
         committed: bool = True,
     ) -> None:
         self._orchestrator = orchestrator
+        self._waiting = waiting
         self._committed = committed
         self.bound = bound
         self.plan = plan
@@ -375,12 +320,12 @@ class Handle(Generic[I]):
             UnknownSaga: The transaction that the saga was started in is not committed, so nothing will happen in it.
         """
         if not self._committed:
-            await self._orchestrator._refuse_uncommitted(self.key)
+            await self._waiting.refuse_uncommitted(self.key)
             self._committed = True
         try:
-            state = await self._orchestrator._wait(self.key, timeout)
+            state = await self._waiting.settled(self.key, timeout)
         except CorruptJournal as damage:
-            return await self._orchestrator._outcome_of_damaged(self.key, damage)
+            return await self._waiting.outcome_of_damaged(self.key, damage)
         return outcome_of(self.bound, self.plan, state)
 
     async def cancel(self, *, reason: str, by: str = "api") -> Receipt:
@@ -394,26 +339,11 @@ class Handle(Generic[I]):
 
     async def status(self) -> SagaStatus:
         """Return where the saga stands now, as the store has it."""
-        return (await self._orchestrator._state(self.key)).status
+        return (await self._waiting.state(self.key)).status
 
     def watch(self) -> AsyncIterator[Progress]:
         """Yield the saga's progress; see `Orchestrator.watch`."""
         return self._orchestrator.watch(type(self.bound.saga), self.saga_id)
-
-
-def _bind(sagas: Sequence[Saga[Any]], codec: Codec) -> dict[type[Saga[Any]], BoundSaga]:
-    bound: dict[type[Saga[Any]], BoundSaga] = {}
-    names: set[tuple[str, int]] = set()
-    for saga in sagas:
-        if isinstance(saga, type):
-            raise DefinitionError(f"`sagas` takes objects, not classes; write {saga.__name__}(...).")
-        made = BoundSaga(saga, codec)
-        if (made.plan.name, made.plan.version) in names:
-            twice = f"{made.plan.name} version {made.plan.version}"
-            raise DefinitionError(f"{twice} is given twice; change name= or version=.")
-        names.add((made.plan.name, made.plan.version))
-        bound[type(saga)] = made
-    return bound
 
 
 def _checked(what: str, text: str) -> str:

@@ -180,8 +180,7 @@ def test_an_idle_orchestrator_keeps_nothing_of_sagas_that_are_over(tmp_path: Pat
             await asyncio.gather(*starts)
             await until(lambda: len(asyncio.all_tasks()) <= tasks)
             assert owned(orchestrator) == 0
-            assert orchestrator._outcomes is not None
-            assert not orchestrator._outcomes._waiting
+            assert not orchestrator._waiting._outcomes._waiting
             assert not orchestrator._watchers._queues
             assert not orchestrator._worker._starting  # type: ignore[union-attr]
 

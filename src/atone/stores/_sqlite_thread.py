@@ -62,6 +62,7 @@ class ConnectionThread:
         self._is_open = False
         self._process = 0
         self._ended: Future[None] = Future()
+        self._thread: threading.Thread | None = None
 
     async def open(self) -> None:
         """Start the thread and open its connection."""
@@ -76,6 +77,7 @@ class ConnectionThread:
             self._queue.put(None)  # if it was cancelled, the thread opens all the same, and then ends
             raise
         self._process = os.getpid()
+        self._thread = main
         self._is_open = True
 
     async def close(self) -> None:
@@ -86,6 +88,9 @@ class ConnectionThread:
             self._is_open = False
             self._queue.put(None)
         await asyncio.shield(asyncio.wrap_future(self._ended))
+        if self._thread is not None:
+            # It has answered and has nothing left to do; who closes a store finds no thread of it afterwards.
+            self._thread.join()
 
     async def do(self, job: Job[T]) -> T:
         """Give a job and wait for its result; a cancelled waiter takes nothing back."""

@@ -1,0 +1,75 @@
+"""Waiting for a saga to be settled, and reading where it stands: what a handle needs of the store.
+
+Owns the errors of a wait: out of time, not committed, damaged. Must not steer a saga. Shared by `Orchestrator` and all
+its handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from datetime import timedelta
+
+from atone._core.state import SagaState, SagaStatus
+from atone._runtime.outcomes import Outcomes, is_settled
+from atone._runtime.reader import read
+from atone.definition import Seconds
+from atone.errors import CorruptJournal, OutcomeTimeout, Shutdown, UnknownSaga
+from atone.outcome import NeedsAttention
+from atone.store import Query, Store
+
+_IN_NEED = frozenset({SagaStatus.NEEDS_ATTENTION.value})
+
+
+class Waiting:
+    """`local` tells which sagas run in this process and settle themselves."""
+
+    def __init__(self, store: Store, local: Callable[[], Collection[bytes]], poll_seconds: float) -> None:
+        self._store = store
+        self._outcomes = Outcomes(store, self.state, local, poll_seconds)
+        self._open = True
+
+    async def state(self, key: bytes) -> SagaState:
+        """Return where a saga stands, as the store has it."""
+        return (await read(self._store, key)).state
+
+    async def settled(self, key: bytes, timeout: Seconds | None) -> SagaState:
+        """Wait until the saga is final or needs attention.
+
+        Raises:
+            OutcomeTimeout: `timeout` ran out; the saga goes on.
+            Shutdown: The orchestrator is closed.
+        """
+        if not self._open:
+            raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._outcomes.expect(key)
+        except TimeoutError:
+            raise OutcomeTimeout(f"The saga was not over after {seconds} s; it goes on. Ask again later.") from None
+
+    def heard(self, key: bytes, state: SagaState) -> None:
+        """Tell who waits for a saga that has just been let go, if it is settled."""
+        if is_settled(state):
+            self._outcomes.settle(key, state)
+
+    async def refuse_uncommitted(self, key: bytes) -> None:
+        """Raise UnknownSaga if the transaction that started the saga is not committed."""
+        if not await self._store.find(Query(keys=(key,))):
+            raise UnknownSaga(
+                "The transaction that started this saga is not committed, and nothing runs before it is. "
+                "Commit it, then wait for the outcome."
+            )
+
+    async def outcome_of_damaged(self, key: bytes, damage: CorruptJournal) -> NeedsAttention:
+        """Return that a saga was parked because it can't be read; raise the damage of one that needs nobody."""
+        if await self._store.find(Query(keys=(key,), statuses=_IN_NEED)):
+            return NeedsAttention("", str(damage))
+        raise damage
+
+    def close(self) -> None:
+        """Tell everybody who waits that nobody will answer here any more; the sagas are not concerned."""
+        self._open = False
+        closed = Shutdown("The orchestrator was closed; the saga goes on. Ask again from one that is open.")
+        self._outcomes.close(closed)
