@@ -110,6 +110,12 @@ class Shutdown(AtoneError):
     code = "shutdown"
 
 
+class CalledInLoop(AtoneError, RuntimeError):
+    """A blocking call was made where an event loop runs, which it would stop."""
+
+    code = "called_in_loop"
+
+
 class Overloaded(AtoneError):
     """A bound is reached (sagas in flight, queue length). Nothing was written; try again later."""
 

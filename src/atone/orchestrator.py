@@ -97,6 +97,7 @@ class Orchestrator(Steering):
                 on_settled=self._waiting.heard,
                 on_changed=self._watchers.changed,
             )
+            self._waiting.open()
             await worker.open()
             self._worker = worker
         except BaseException:

@@ -292,3 +292,20 @@ def test_a_call_that_ignores_its_interruption_does_not_hold_the_process(tmp_path
         assert world.names == ["reserve", "charge", "charge", "ship"]
 
     run(main())
+
+
+def test_an_orchestrator_may_be_entered_again(tmp_path: Path) -> None:
+    """Also in another event loop; a handle of its earlier time works again."""
+    world = World()
+    orchestrator = opened(sqlite(tmp_path), PlaceOrder(world))
+    handles: list[Any] = []
+
+    async def once(saga_id: str) -> None:
+        async with orchestrator:
+            assert isinstance(await orchestrator.execute(PlaceOrder, Order(), saga_id=saga_id, timeout=20), Completed)
+            handles.append(await orchestrator.get(PlaceOrder, saga_id))
+            assert [isinstance(await handle.outcome(timeout=20), Completed) for handle in handles]
+
+    run(once("1"))
+    run(once("2"))
+    assert world.names == ["reserve", "charge", "ship"] * 2

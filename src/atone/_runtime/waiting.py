@@ -25,9 +25,8 @@ class Waiting:
     """`local` tells which sagas run in this process and settle themselves."""
 
     def __init__(self, store: Store, local: Callable[[], Collection[bytes]], poll_seconds: float) -> None:
-        self._store = store
-        self._outcomes = Outcomes(store, self.state, local, poll_seconds)
-        self._open = True
+        self._store, self._local, self._poll_seconds = store, local, poll_seconds
+        self._outcomes: Outcomes | None = None
 
     async def state(self, key: bytes) -> SagaState:
         """Return where a saga stands, as the store has it."""
@@ -40,7 +39,7 @@ class Waiting:
             OutcomeTimeout: `timeout` ran out; the saga goes on.
             Shutdown: The orchestrator is closed.
         """
-        if not self._open:
+        if self._outcomes is None:
             raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         try:
@@ -51,7 +50,7 @@ class Waiting:
 
     def heard(self, key: bytes, state: SagaState) -> None:
         """Tell who waits for a saga that has just been let go, if it is settled."""
-        if is_settled(state):
+        if is_settled(state) and self._outcomes is not None:
             self._outcomes.settle(key, state)
 
     async def refuse_uncommitted(self, key: bytes) -> None:
@@ -68,8 +67,12 @@ class Waiting:
             return NeedsAttention("", str(damage))
         raise damage
 
+    def open(self) -> None:
+        """Let outcomes be waited for, in the event loop that runs now."""
+        self._outcomes = Outcomes(self._store, self.state, self._local, self._poll_seconds)
+
     def close(self) -> None:
         """Tell everybody who waits that nobody will answer here any more; the sagas are not concerned."""
-        self._open = False
-        closed = Shutdown("The orchestrator was closed; the saga goes on. Ask again from one that is open.")
-        self._outcomes.close(closed)
+        outcomes, self._outcomes = self._outcomes, None
+        if outcomes is not None:
+            outcomes.close(Shutdown("The orchestrator was closed; the saga goes on. Ask again from one that is open."))
