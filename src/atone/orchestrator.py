@@ -42,6 +42,8 @@ from atone.stores import open_store
 if TYPE_CHECKING:
     from atone._core.explain import Explanation, Preview
 
+__all__ = ["Handle", "Limits", "Orchestrator", "Receipt"]
+
 I = TypeVar("I")  # noqa: E741 - the saga's input, named as in `Saga[I]`
 
 ID_LENGTH_MAX = 300
