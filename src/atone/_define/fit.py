@@ -52,7 +52,10 @@ def label(hint: Any) -> str:
 
 
 def _inner_label(hint: Any) -> str:
-    return f"[{', '.join(map(label, hint))}]" if isinstance(hint, list) else label(hint)  # type: ignore[arg-type]
+    if not isinstance(hint, list):
+        return label(hint)
+    parts: list[Any] = hint
+    return f"[{', '.join(map(label, parts))}]"
 
 
 def _name(hint: Any) -> str:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from enum import Enum
 from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from atone._core import facts
 from atone._core.commands import Call
@@ -151,8 +151,7 @@ def _fact_of_value(value: Any, bound: BoundSaga, step: BoundStep, state: SagaSta
 def _fact_of_answer(value: Any, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> Fact:
     match value:
         case Landed():
-            landed: Landed[Any] = value
-            payload = step.result.encode(landed.result, payload_context(state, call.step))
+            payload = step.result.encode(cast("Any", value).result, payload_context(state, call.step))
             return facts.Probed(call.step, call.attempt, facts.Landed.LANDED, payload)
         case NotLanded():
             return facts.Probed(call.step, call.attempt, facts.Landed.NOT_LANDED)
