@@ -13,6 +13,7 @@ import pytest
 from atone.stores.memory import MemoryStore
 from atone.stores.sqlite import SqliteStore
 from atone.testing.contracts import STORE_CHECKS, Check, Joined, Subject
+from tests.servers.postgres import SERVERS, Bench
 
 ROW_BYTES_MAX = 100_000
 
@@ -58,3 +59,15 @@ def sqlite_subject(folder: Path) -> Subject:
 def test_store(check: Check, make: Callable[[Path], Subject], tmp_path: Path) -> None:
     """One sentence of the contract holds for one store."""
     asyncio.run(check(lambda: make(tmp_path)))
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("check", STORE_CHECKS, ids=repr)
+def test_store_on_postgres(check: Check, name: str, postgres_bench_of: Callable[[str], Bench]) -> None:
+    """One sentence of the contract holds for PostgreSQL, with a worker's rights and no more."""
+    asyncio.run(check(postgres_bench_of(name).shared_place().subject))
+
+
+def test_a_postgresql_is_here() -> None:
+    """The tests above are not silently none at all."""
+    assert SERVERS

@@ -7,11 +7,12 @@ never import each other. Called by the orchestrator and the command line; whoeve
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from atone.errors import StoreError, StoreUnavailable
 from atone.store import Store
 
-_SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db or memory://"
+_SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database or memory://"
 
 
 def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = False) -> Store:
@@ -19,6 +20,9 @@ def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = Fal
 
     `sqlite:///orders.db` is relative to the working directory, `sqlite:////var/lib/orders.db` is absolute. `memory://`
     forgets everything with the process, so it wants `allow_volatile=True`. With `must_exist` a look makes no new store.
+
+    `postgresql://user:password@host:5432/database` takes several hosts, the driver's own parameters, and of Atone's
+    `?schema=` (atone) and `?statement_cache_size=0` for a pooler that gives each transaction another connection.
 
     Raises:
         VolatileStore: The URL names the memory store and `allow_volatile` is not set.
@@ -36,10 +40,7 @@ def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = Fal
 
             return MemoryStore(allow_volatile=allow_volatile)
         case "postgres" | "postgresql":
-            raise StoreError(
-                'PostgreSQL is not in this version of Atone; it will come with pip install "atone[postgres]". '
-                f"Write one of {_SCHEMES}."
-            )
+            return _postgres(url, must_exist)
         case _:
             raise StoreError(f"No store is called {scheme!r}. Write one of {_SCHEMES}.")
 
@@ -59,6 +60,22 @@ def _sqlite(url: str, rest: str, must_exist: bool) -> Store:
         where = Path(path).absolute()
         raise StoreUnavailable(f"There is no store at {where}. Check the path; an orchestrator makes the file.")
     return SqliteStore(path)
+
+
+def _postgres(url: str, must_exist: bool) -> Store:
+    try:
+        from atone.stores.postgres import PostgresStore
+    except ModuleNotFoundError as missing:
+        if missing.name != "asyncpg":
+            raise
+        raise StoreError('A store on PostgreSQL needs asyncpg. Run: pip install "atone[postgres]"') from missing
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    schema, cached = options.pop("schema", "atone"), options.pop("statement_cache_size", "100")
+    if not cached.isdigit():
+        raise StoreError(f"statement_cache_size is a number, not {cached!r}. Write 0, or leave it out.")
+    dsn = urlunsplit(parts._replace(query=urlencode(options, quote_via=quote)))
+    return PostgresStore(dsn, schema=schema, migrate=not must_exist, statement_cache_size=int(cached))
 
 
 def _holds_something(file: Path) -> bool:

@@ -1,0 +1,268 @@
+"""The PostgreSQL store: many workers on one database, each batch of turns one statement and one round trip.
+
+Owns the wiring of the port to statements that live in its private siblings, and the connections: one for commits, a few
+for everything else, one in a thread of its own for leases. Made for one event loop at a time. Called through the port,
+and by `open_store`. Needs the `postgres` extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, Self, cast
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from atone.errors import StoreError
+from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
+from atone.stores import _postgres_claim, _postgres_read, _postgres_requests, _postgres_schema, _postgres_start
+from atone.stores._postgres_commit import commit
+from atone.stores._postgres_definitions import learn_number
+from atone.stores._postgres_errors import code_of, translated, unreached
+from atone.stores._postgres_foreign import foreign
+from atone.stores._postgres_line import Connection, Line, Lines
+from atone.stores._postgres_place import CLOCK_SQL, Place
+from atone.stores._postgres_thread import LineThread
+
+_CONNECTING_SECONDS = 5.0
+_IDENTITY = "SELECT id FROM atone.identity"
+
+# Statements go by indexes whatever the statistics say: a plan that was made while the tables were empty stays good.
+_SETTINGS = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "search_path": "pg_catalog",
+    "default_transaction_isolation": "read committed",
+}
+_SET = """
+SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS s (name, value)
+ UNION ALL
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
+
+
+class _Lines(NamedTuple):
+    """The connections of a store that is open."""
+
+    commits: Line
+    others: Lines
+    leases: LineThread
+
+
+class PostgresStore:
+    """Keep sagas in a schema of a PostgreSQL database, for any number of workers.
+
+    `dsn` may name several hosts (`host1:5432,host2:5432`): the one that takes writes is used. With `migrate=False` the
+    tables have to be there. `statement_seconds` is how long a statement may take; keep it below a third of the lease.
+    `statement_cache_size=0` is for a pooler that gives each transaction another connection; it leaves the session's
+    settings alone too, so set them for the login. `clock_sql` is an expression for epoch seconds; a test passes its own
+    to move time by hand. A row of more than `row_bytes_max` is refused.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        schema: str = "atone",
+        migrate: bool = True,
+        readers: int = 3,
+        statement_seconds: float = 3.0,
+        statement_cache_size: int = 100,
+        clock_sql: str = CLOCK_SQL,
+        row_bytes_max: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._dsn = dsn
+        self._where = _without_secrets(dsn)
+        self._place = Place(schema, clock_sql)
+        self._migrates = migrate
+        self._readers = readers
+        self._statement_seconds = statement_seconds
+        self._statement_cache_size = statement_cache_size
+        self._row_bytes_max = row_bytes_max
+        self._identity = ""
+        self._lines: _Lines | None = None
+
+    async def __aenter__(self) -> Self:
+        async with _Visit(self._dsn, self._where) as connection:
+            if self._migrates:
+                await _postgres_schema.migrate(connection, self._place, self._where)
+            await _postgres_schema.check(connection, self._place, self._where)
+            self._identity = str(await connection.fetchval(self._place.sql(_IDENTITY)))
+        # One plan for commits, whatever is in the batch; a new one for each look, for they are few and of many shapes.
+        # A commit waits for no lock for long: all that its neighbours do waits with it.
+        lease_lines = partial(self._dial, "force_generic_plan", self._statement_seconds / 2)
+        lines = _Lines(
+            Line(partial(self._dial, "force_generic_plan", self._statement_seconds / 6), self._where),
+            Lines(partial(self._dial, "force_custom_plan", self._statement_seconds / 2), self._where, self._readers),
+            LineThread(lease_lines, self._where),
+        )
+        await lines.leases.open()
+        self._lines = lines
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        lines, self._lines = self._lines, None
+        if lines is not None:
+            await lines.commits.close()
+            await lines.others.close()
+            await lines.leases.close()
+
+    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        return self._open.leases.do_blocking(
+            lambda session: _postgres_claim.renew(session, self._place, worker, lease_seconds, register)
+        )
+
+    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+        return await self._open.commits.do(
+            lambda session: commit(session, self._place, worker, turns, self._row_bytes_max)
+        )
+
+    async def start(self, turn: Turn, *, connection: object) -> TurnResult:
+        joined = foreign(connection)
+        if turn.birth is None or len(turn.entries) > self._row_bytes_max:
+            return TurnResult.REFUSED
+        definition = (turn.birth.name, turn.birth.definition_version, turn.birth.plan_hash)
+        # On a connection of ours: in the caller's transaction it would hold up every other start of this definition.
+        number = await self._open.others.do(lambda session: learn_number(session, self._place, definition))
+        try:
+            return await _postgres_start.start(turn, joined, self._place, self._identity, number)
+        except Exception as error:
+            if code_of(error) is None:
+                raise
+            raise translated(error, self._where) from error
+
+    async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
+        return await self._open.others.do(
+            lambda session: _postgres_read.load(session, self._place, keys, after, with_plan)
+        )
+
+    async def claim(
+        self,
+        worker: str,
+        *,
+        definitions: Collection[tuple[str, int, str]],
+        known: Collection[bytes],
+        limit: int,
+        lease_seconds: float,
+    ) -> Claimed:
+        wish = _postgres_claim.Wish(worker, sorted({*definitions}), frozenset(known), limit, lease_seconds)
+        return await self._open.others.do(lambda session: _postgres_claim.claim(session, self._place, wish))
+
+    async def deliver(self, delivery: Delivery) -> Delivered:
+        return await self._open.others.do(
+            lambda session: _postgres_requests.deliver(session, self._place, delivery, self._statement_seconds)
+        )
+
+    async def find(self, query: Query) -> Sequence[Summary]:
+        return await self._open.others.do(lambda session: _postgres_read.find(session, self._place, query))
+
+    @property
+    def _open(self) -> _Lines:
+        if self._lines is None:
+            raise StoreError(f"The store {self._where} is not open. Enter it with `async with` first.")
+        return self._lines
+
+    async def _dial(self, plans: str, lock_seconds: float) -> Connection:
+        # The server's own patience ends first: its answer says that nothing was written, silence would say nothing.
+        connection = await _connect(
+            self._dsn, command_timeout=self._statement_seconds + 1, statement_cache_size=self._statement_cache_size
+        )
+        if not self._statement_cache_size:
+            return connection
+        statement_seconds = str(int(self._statement_seconds * 1000))
+        settings = {
+            **_SETTINGS,
+            "plan_cache_mode": plans,
+            "statement_timeout": statement_seconds,
+            "idle_in_transaction_session_timeout": statement_seconds,
+            "lock_timeout": str(int(lock_seconds * 1000)),
+        }
+        try:
+            await connection.fetch(_SET, list(settings), list(settings.values()))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+async def migrate(dsn: str, *, schema: str = "atone", post: bool = False) -> list[str]:
+    """Bring a database to the schema that this code knows, and return the names of the migrations that were applied.
+
+    `post` ones are for when no process with older code runs any more. They are made by the role `atone_owner`, if it is
+    there and this user is a member, and followed by the grants.
+
+    Raises:
+        StoreSchemaError: The schema is newer than this code, or holds something else. Nothing was changed.
+        StoreError: The address is wrong, or this user may not do it. Nothing was changed.
+    """
+    where = _without_secrets(dsn)
+    async with _Visit(dsn, where) as connection:
+        return await _postgres_schema.migrate(connection, Place(schema), where, post=post)
+
+
+def migrate_sql(*, schema: str = "atone", after: int = 0, post: bool = False) -> str:
+    """Return the migrations above number `after` as a script for psql."""
+    return _postgres_schema.migrate_sql(Place(schema), after=after, post=post)
+
+
+def roles_sql(*, schema: str = "atone") -> str:
+    """Return a script that makes the roles atone_owner, atone_worker and atone_reader; it comes before `migrate`."""
+    return _postgres_schema.roles_sql(Place(schema))
+
+
+def grants_sql(*, schema: str = "atone") -> str:
+    """Return a script that says what workers and readers may do; `migrate` does the same if the roles are there."""
+    return _postgres_schema.grants_sql(Place(schema))
+
+
+class _Visit:
+    """A connection for a short while, whose errors are the store's."""
+
+    def __init__(self, dsn: str, where: str) -> None:
+        self._dsn = dsn
+        self._where = where
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Connection:
+        try:
+            self._connection = await _connect(self._dsn)
+        except Exception as error:
+            better = unreached(error, self._where)
+            if better is error:
+                raise
+            raise better from error
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._connection is not None, "it was entered"
+        if error is None:
+            await self._connection.close(timeout=_CONNECTING_SECONDS)
+            return
+        self._connection.terminate()
+        better = translated(error, self._where)
+        if better is not error:
+            raise better from error
+
+
+async def _connect(dsn: str, **options: Any) -> Connection:
+    if "application_name=" not in dsn:
+        options["server_settings"] = {"application_name": "atone"}
+    if "," in urlsplit(dsn).netloc and "target_session_attrs=" not in dsn:
+        options["target_session_attrs"] = "read-write"
+    # A statement that was prepared stays so: it is the same few for as long as the connection lives.
+    connection = await asyncpg.connect(dsn, timeout=_CONNECTING_SECONDS, max_cached_statement_lifetime=0, **options)
+    return cast("Connection", connection)
+
+
+def _without_secrets(dsn: str) -> str:
+    """Return the host and the database of an address, for messages."""
+    parts = urlsplit(dsn)
+    return f"{parts.netloc.rpartition('@')[2] or 'the local server'}{parts.path}"

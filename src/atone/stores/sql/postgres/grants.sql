@@ -1,0 +1,12 @@
+-- What workers and readers may do; follows the migrations, and may be run again.
+-- No worker may forget a saga, a journal row or a worker: what belongs to an unknown worker would be nobody's for ever.
+
+GRANT USAGE ON SCHEMA atone TO atone_worker, atone_reader;
+
+GRANT SELECT ON ALL TABLES IN SCHEMA atone TO atone_worker;
+GRANT INSERT, UPDATE ON atone.workers, atone.definitions, atone.sagas TO atone_worker;
+GRANT INSERT ON atone.journal, atone.requests, atone.dead_letters TO atone_worker;
+GRANT INSERT, UPDATE, DELETE ON atone.early_events TO atone_worker;
+
+GRANT SELECT ON atone.summaries, atone.journal_sizes, atone.definitions, atone.identity, atone.migrations
+    TO atone_reader;
