@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +310,18 @@ def test_an_orchestrator_may_be_entered_again(tmp_path: Path) -> None:
     run(once("1"))
     run(once("2"))
     assert world.names == ["reserve", "charge", "ship"] * 2
+
+
+def test_a_worker_retires_although_no_thread_can_be_started(tmp_path: Path) -> None:
+    """At the interpreter's end executors take no work any more; the id is given up all the same."""
+
+    async def main() -> None:
+        store = FaultyStore(sqlite(tmp_path))
+        executor = ThreadPoolExecutor(4)
+        asyncio.get_running_loop().set_default_executor(executor)
+        async with opened(store, PlaceOrder(World())) as orchestrator:
+            await orchestrator.execute(PlaceOrder, Order(), saga_id="1")
+            executor.shutdown()
+        assert store.renewals[-1] == 0.0
+
+    run(main())

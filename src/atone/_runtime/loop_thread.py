@@ -53,6 +53,8 @@ class LoopThread:
             opened.result()
         except BaseException:
             self._ask_to_leave()  # after Ctrl-C nobody is there to close what opens now
+            if opened.done():
+                self._thread.join()
             raise
 
     def close(self) -> None:
@@ -113,14 +115,16 @@ class LoopThread:
                 self._leave()
 
     def _main(self, opened: Future[None]) -> None:
+        loop = asyncio.new_event_loop()
         try:
-            asyncio.run(self._stay(opened))
+            loop.run_until_complete(self._stay(opened))
         except BaseException as error:  # noqa: BLE001 - it is told to who opened or closes
             if opened.done():
                 self._failure = error
             else:
                 opened.set_exception(error)
         finally:
+            _finish(loop)
             with self._lock:
                 waiting, self._waiting = self._waiting, set()
             for future in waiting:  # what the loop did not come to any more
@@ -138,6 +142,20 @@ class LoopThread:
             finally:
                 with self._lock:
                     self._loop = self._leave = None
+
+
+def _finish(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what still runs, and close the loop.
+
+    `asyncio.run` would start one more thread to end the executor, which Python refuses when the interpreter ends.
+    """
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def refuse_in_loop() -> None:

@@ -90,8 +90,8 @@ class Membership:
                 async with asyncio.timeout(self._limits.lease_seconds):
                     await committer.close()
             finally:
-                await asyncio.to_thread(heartbeat.stop)
-            await asyncio.to_thread(self._store.renew, self.id, 0.0)
+                await _aside(heartbeat.stop)
+            await _aside(partial(self._store.renew, self.id, 0.0))
         except (StoreError, TimeoutError) as error:
             committer.abandon()
             log.warning("worker %s could not retire (%s); its lease ends by itself", self.id, error)
@@ -135,3 +135,13 @@ class Membership:
 
     def _leased(self, lease: Lease, answered_at: float) -> None:
         self.time.observe(lease.now, read_at=answered_at)
+
+
+async def _aside(work: Callable[[], object]) -> None:
+    """Run something that blocks in a thread; right here when the interpreter ends and starts no thread any more."""
+    try:
+        done = asyncio.get_running_loop().run_in_executor(None, work)
+    except RuntimeError:
+        work()
+    else:
+        await done
