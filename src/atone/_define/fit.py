@@ -7,7 +7,7 @@ they leave out modules (a type may move) and are the same on every Python. Calle
 from __future__ import annotations
 
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin  # pyright: ignore[reportDeprecated]
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin  # pyright: ignore[reportDeprecated]
 
 # `Optional[X]` and `X | None` have different origins on Python 3.11 to 3.13.
 _UNIONS = (UnionType, Union)  # pyright: ignore[reportDeprecated]
@@ -54,7 +54,7 @@ def label(hint: Any) -> str:
 def _inner_label(hint: Any) -> str:
     if not isinstance(hint, list):
         return label(hint)
-    parts: list[Any] = hint
+    parts = cast("list[Any]", hint)
     return f"[{', '.join(map(label, parts))}]"
 
 
