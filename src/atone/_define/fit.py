@@ -54,7 +54,7 @@ def label(hint: Any) -> str:
 def _inner_label(hint: Any) -> str:
     if not isinstance(hint, list):
         return label(hint)
-    parts = cast("list[Any]", hint)
+    parts: Any = cast("Any", hint)
     return f"[{', '.join(map(label, parts))}]"
 
 
