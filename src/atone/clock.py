@@ -7,6 +7,7 @@ deadline is written in. `StoreTime` carries the second between two looks at the 
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import Protocol
 
 
@@ -35,11 +36,19 @@ class StoreTime:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._offset_seconds = 0.0
+        self._offset_seconds = -inf
 
-    def observe(self, now: float, *, read_at: float | None = None) -> None:
-        """Take over a reading of the store's clock that arrived at `read_at` on the monotonic clock, or just now."""
-        self._offset_seconds = now - (self._clock.monotonic() if read_at is None else read_at)
+    def observe(self, now: float, *, asked_at: float, heard_at: float | None = None) -> None:
+        """Take over a reading of the store's clock, made between two moments of the monotonic clock (or until now).
+
+        The present offset is moved no further than they allow: an answer that a blocked loop hears late moves nothing.
+        """
+        earliest = now - (self._clock.monotonic() if heard_at is None else heard_at)
+        self._offset_seconds = min(max(self._offset_seconds, earliest), now - asked_at)
+
+    def moment(self) -> float:
+        """Return the monotonic time, for `asked_at`."""
+        return self._clock.monotonic()
 
     def now(self) -> float:
         """Return the store's time, epoch seconds."""

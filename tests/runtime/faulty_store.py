@@ -93,7 +93,10 @@ class FaultyStore:
         self.on_commit: Callable[[Sequence[Turn]], None] = lambda turns: None
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
+        self.failed_renewals = 0
         self._renewals_fail = threading.Event()
+        self._renewal_error: Exception = StoreUnavailable("no renewal")
+        self.refuses: Callable[[Turn], bool] = lambda turn: False
         # Open gates, for the threads that renew and register.
         self.renewals_pass = _opened()
         self.registrations_pass = _opened()
@@ -115,8 +118,9 @@ class FaultyStore:
         """From now on nothing arrives and nothing is answered: to the store, this process has crashed."""
         self.unplugged = True
 
-    def fail_renewals(self) -> None:
+    def fail_renewals(self, error: Exception | None = None) -> None:
         """Let every renewal of a lease fail from now on."""
+        self._renewal_error = error or self._renewal_error
         self._renewals_fail.set()
 
     def allow_renewals(self) -> None:
@@ -146,13 +150,15 @@ class FaultyStore:
         if lease_seconds > 0 and not gate.wait(20):
             raise AssertionError("nobody opened the gate")
         if self._renewals_fail.is_set() and register is None and lease_seconds > 0:
-            raise StoreUnavailable("no renewal")
+            self.failed_renewals += 1
+            raise self._renewal_error
         self.renewals.append(lease_seconds)
         return self.inner.renew(worker, lease_seconds, register=register)
 
     async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         async def call() -> Sequence[TurnResult]:
-            results = await self.inner.commit(worker, turns)
+            fine = iter(await self.inner.commit(worker, [turn for turn in turns if not self.refuses(turn)]))
+            results = [TurnResult.REFUSED if self.refuses(turn) else next(fine) for turn in turns]
             applied = [turn for turn, result in zip(turns, results, strict=True) if result is TurnResult.APPLIED]
             seen = {turn.commit_id for turn in self.turns}
             self.batches.append([turn for turn in applied if turn.commit_id not in seen])

@@ -13,6 +13,7 @@ import pytest
 
 from atone import Compensated, Completed, NeedsAttention, Reject
 from atone._core.journal import AttemptStarted, SagaEnded
+from atone._runtime import runner
 from atone._runtime.wire import decode_entries
 from atone.errors import PayloadError
 from atone.store import Turn, TurnResult
@@ -318,6 +319,61 @@ def test_an_input_that_the_store_can_not_hold_starts_nothing(tmp_path: Path) -> 
                 await orchestrator.start(PlaceOrder, Order(id=TOO_LARGE), saga_id="1")
             assert await orchestrator.list() == []
             assert isinstance(await orchestrator.execute(PlaceOrder, Order(), saga_id="1"), Completed)
+            assert not orchestrator._worker.runners  # type: ignore[union-attr]
+
+    run(main())
+
+
+def test_a_saga_whose_other_rows_are_refused_is_parked(tmp_path: Path) -> None:
+    """There is no outcome to doubt then: it stops where it is, with the reason, and goes on after a retry."""
+
+    async def main() -> None:
+        world, store = World(), FaultyStore(sqlite(tmp_path))
+
+        async def fails_for_one(at: Landing) -> Any:
+            if at.ctx.saga_id == "1" and at.ctx.attempt == 1:
+                raise OSError("no answer")
+            return at.land()
+
+        world.always("charge", fails_for_one)
+        store.refuses = lambda turn: b"attempt_unknown" in turn.entries
+        async with opened(store, PlaceOrder(world)) as orchestrator:
+            sagas = [orchestrator.execute(PlaceOrder, Order(), saga_id=str(number)) for number in (1, 2)]
+            parked, neighbour = await asyncio.gather(*sagas)
+            assert isinstance(parked, NeedsAttention), parked
+            assert "can't hold" in parked.cause
+            assert isinstance(neighbour, Completed)
+            store.refuses = lambda turn: False
+            receipt = await orchestrator.retry(PlaceOrder, "1", reason="there is room again")
+            assert (await receipt.answer(timeout=20)).applied
+            assert isinstance(await orchestrator.outcome(PlaceOrder, "1", timeout=20), Completed)
+        assert [call.step for call in world.calls if call.saga_id == "1"] == ["reserve", "charge", "charge", "ship"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("fails_at", ["StartRequested", "Succeeded"])
+def test_a_bug_in_the_law_stops_one_saga(tmp_path: Path, fails_at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed assertion parks the saga that it is about, or refuses its start; its neighbours go on."""
+    decide = runner.decide
+
+    def with_a_bug(plan: Any, saga: Any, fact: Any, now: float, **other: Any) -> Any:
+        named = fact.saga_id if saga is None else saga.saga_id
+        if named == "unlucky" and type(fact).__name__ == fails_at:
+            raise AssertionError("this can't be")
+        return decide(plan, saga, fact, now, **other)
+
+    async def main() -> None:
+        monkeypatch.setattr(runner, "decide", with_a_bug)
+        async with opened(sqlite(tmp_path), PlaceOrder(World()), grace_seconds=20) as orchestrator:
+            if fails_at == "StartRequested":
+                with pytest.raises(AssertionError):
+                    await orchestrator.start(PlaceOrder, Order(), saga_id="unlucky")
+            else:
+                outcome = await orchestrator.execute(PlaceOrder, Order(), saga_id="unlucky", timeout=20)
+                assert isinstance(outcome, NeedsAttention)
+                assert "internal: AssertionError: this can't be" in outcome.cause
+            assert isinstance(await orchestrator.execute(PlaceOrder, Order(), saga_id="2", timeout=20), Completed)
             assert not orchestrator._worker.runners  # type: ignore[union-attr]
 
     run(main())

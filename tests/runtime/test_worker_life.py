@@ -263,16 +263,44 @@ def test_a_blocked_loop_keeps_its_lease_and_a_hung_one_loses_it(tmp_path: Path, 
     run(main())
 
 
-def test_the_stores_time_counts_from_when_it_was_read() -> None:
-    """A reading that a blocked loop hears late does not set the clock back."""
+class FixedClock:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
-    class Fixed:
-        def monotonic(self) -> float:
-            return 8.0
+    def monotonic(self) -> float:
+        return self.seconds
 
-    clock = StoreTime(Fixed())
-    clock.observe(100.0, read_at=5.0)
-    assert clock.now() == 103.0
+
+def test_an_answer_that_a_blocked_loop_hears_late_does_not_set_the_clock_back() -> None:
+    """The store's clock was read at some moment between asking and hearing; the offset moves no further than that."""
+    machine = FixedClock(10.0)
+    clock = StoreTime(machine)
+    clock.observe(1000.0, asked_at=9.9)
+    assert clock.now() == 1000.0
+    machine.seconds = 30.0
+    clock.observe(1001.0, asked_at=11.0)  # asked at once, heard 19 s later
+    assert clock.now() == 1020.0
+    clock.observe(1021.0, asked_at=30.0, heard_at=30.0)  # the store's clock is ahead
+    assert clock.now() == 1021.0
+    clock.observe(900.0, asked_at=29.0, heard_at=30.0)  # somebody has set it back
+    assert 900.0 <= clock.now() <= 901.0
+
+
+def test_a_bug_in_a_renewal_does_not_end_the_heartbeat(tmp_path: Path) -> None:
+    """The worker lives on through errors that no store should raise."""
+
+    async def main() -> None:
+        store = FaultyStore(sqlite(tmp_path))
+        async with opened(store, PlaceOrder(World()), lease_seconds=0.6) as orchestrator:
+            first = worker_of(orchestrator).membership.id
+            store.fail_renewals(RuntimeError("a bug"))
+            await until(lambda: store.failed_renewals >= 2)
+            store.allow_renewals()
+            renewed = len(store.renewals)
+            await until(lambda: len(store.renewals) >= renewed + 2)
+            assert worker_of(orchestrator).membership.id == first
+
+    run(main())
 
 
 def test_closing_while_the_store_is_down_leaves_no_thread(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 
 from atone.clock import Clock
-from atone.errors import StoreError, WorkerDead
+from atone.errors import WorkerDead
 from atone.store import Lease, Store
 
 log = logging.getLogger("atone.lease")
@@ -22,7 +22,7 @@ log = logging.getLogger("atone.lease")
 class Heartbeat:
     """Renews one worker id until stopped; calls `on_dead` on the loop if the store says that the worker is dead.
 
-    `on_lease` hears each lease on the loop, and when it was answered by the monotonic clock: a blocked loop is late.
+    `on_lease` hears each lease on the loop, and when it was asked for and answered by the monotonic clock.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Heartbeat:
         *,
         lease_seconds: float,
         loop_stall_seconds: float,
-        on_lease: Callable[[Lease, float], None],
+        on_lease: Callable[[Lease, float, float], None],
         on_dead: Callable[[], None],
     ) -> None:
         self._store, self._worker, self._clock = store, worker, clock
@@ -84,12 +84,12 @@ class Heartbeat:
             self._stopped.set()
             self._tell(self._on_dead)
             return True
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - without this thread the worker dies, whatever was wrong once
             log.warning("the lease of worker %s could not be renewed: %s", self._worker, error)
             return False
         self.until = asked_at + self._lease_seconds
         answered_at = self._clock.monotonic()
-        self._tell(lambda: self._on_lease(lease, answered_at))
+        self._tell(lambda: self._on_lease(lease, asked_at, answered_at))
         return True
 
     def _tell(self, what: Callable[[], None]) -> None:

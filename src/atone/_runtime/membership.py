@@ -59,7 +59,7 @@ class Membership:
         self.id = worker = new_worker_id()
         asked_at = self._clock.monotonic()
         lease = await asyncio.to_thread(self._store.renew, worker, self._limits.lease_seconds, register=self._plans)
-        self.time.observe(lease.now)
+        self.time.observe(lease.now, asked_at=asked_at)
         self.committer = Committer(self._store, worker, partial(self.die, worker))
         self.committer.start()
         self._heartbeat = Heartbeat(
@@ -133,8 +133,8 @@ class Membership:
             else:
                 return
 
-    def _leased(self, lease: Lease, answered_at: float) -> None:
-        self.time.observe(lease.now, read_at=answered_at)
+    def _leased(self, lease: Lease, asked_at: float, answered_at: float) -> None:
+        self.time.observe(lease.now, asked_at=asked_at, heard_at=answered_at)
 
 
 async def _aside(work: Callable[[], object]) -> None:

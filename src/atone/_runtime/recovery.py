@@ -131,6 +131,7 @@ class Recovery:
 
     async def _take_over(self, worker: str, room: int) -> int:
         runners = self._registry.runners
+        asked_at = self._membership.time.moment()
         claimed = await self._store.claim(
             worker,
             definitions=self._bound.keys(),
@@ -140,7 +141,7 @@ class Recovery:
         )
         if worker != self._membership.id:
             return 0
-        self._membership.time.observe(claimed.now)
+        self._membership.time.observe(claimed.now, asked_at=asked_at)
         self._report(claimed)
         for key in claimed.newer:
             if key in self._registry.runners:

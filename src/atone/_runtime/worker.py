@@ -119,7 +119,11 @@ class Worker:
         if self.room() > 0:
             runner = self.adopt(bound, new_saga_key())
             key = runner.key
-            runner.begin(facts.StartRequested(tenant, saga_id, payload), started)
+            try:
+                runner.begin(facts.StartRequested(tenant, saga_id, payload), started)
+            except BaseException:
+                self.release(runner)
+                raise
         else:
             turn = self.unowned_start(bound, tenant, saga_id, payload)
             key = turn.key
@@ -193,6 +197,7 @@ class Worker:
         for runner in runners:
             runner.drop()
         self._answer_starts()
+        self._quiet.set()
 
     def _answer_starts(self) -> None:
         """Tell every start under way that nobody knows whether it was written: look, or send it again."""
