@@ -473,7 +473,7 @@ OUTSIDE = (
     ),
     Mutant(
         "keys.py",
-        'return ".".join(f"{len(part)}-{part}" for part in (tenant, saga_name, saga_id, step, operation))',
+        'return f"{of_saga}.{len(step)}-{step}.{len(operation)}-{operation}"',
         'return ":".join((tenant, saga_name, saga_id, step, operation))',
         "keys are unambiguous",
         "test_data::test_the_parts_of_a_key_never_run_together",
