@@ -337,7 +337,7 @@ def _told(kind: type, request: Any) -> str:
         "result": b"1", "attempt": 1, "due_at": 1.0, "until": 1.0, "at": 1.0, "deadline": 1.0, "runs": True,
         "landed": True, "version": 1,
     }  # fmt: skip
-    fields: dict[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    fields = kind.__annotations__  # a dataclass has it, and so has a named tuple
     values = {name: samples.get(name, "text") for name in fields}
     if kind.__name__ == "RequestAnswered":
         values["answer"] = "applied"

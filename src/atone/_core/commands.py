@@ -7,15 +7,14 @@ is recognised by its number. Only the newest decision's commands and `wake_at` c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from atone._core.facts import Operation
 from atone._core.journal import Entry
 from atone._core.state import SagaState
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Call the user's code for this attempt; `deadline` is its hard end, epoch seconds."""
 
     step: str
@@ -47,8 +46,7 @@ class Finish:
 Command: TypeAlias = Call | AskCondition | Alert | Finish
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What to write, the saga after it, what to do then, and when to look again (epoch seconds, None: at a fact).
 
     No entries: nothing changed, nothing is to be committed. `idle`: no attempt is under way and no condition is asked,

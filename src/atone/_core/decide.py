@@ -84,7 +84,7 @@ def _begin(plan: Plan, saga: SagaState | None, fact: Fact, now: float, may_start
         raise ValueError("A saga begins with StartRequested, once; load the saga before telling another fact.")
     deadline = None if plan.deadline_seconds is None else now + plan.deadline_seconds
     started = SagaStarted(fact.tenant, plan.name, plan.version, plan.plan_hash, fact.saga_id, fact.input, deadline)
-    draft = Draft(plan, fold(plan, None, (started,))._replace(version=0), now, may_start)
+    draft = Draft(plan, fold(plan, None, (started,)), now, may_start)
     draft.entries.append(started)
     advance(draft)
     return draft.decision()

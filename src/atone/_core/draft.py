@@ -43,8 +43,10 @@ class Draft:
 
     def record(self, entry: Entry) -> None:
         """Write one more entry and fold it."""
+        saga = self.saga
+        # The first entry raises the version, so that the saga is not copied once more for that.
+        self.saga = apply(self.plan, saga, entry, saga.version if self.entries else saga.version + 1)
         self.entries.append(entry)
-        self.saga = apply(self.plan, self.saga, entry)
 
     def at(self, name: str) -> tuple[StepPlan, StepState]:
         """Return the plan and the present state of a step."""
@@ -102,8 +104,6 @@ class Draft:
     def decision(self) -> Decision:
         """Return what was drafted."""
         saga = self.saga
-        if self.entries:
-            saga = saga.moved(saga.status, saga.steps, saga.rollback, saga.version + 1)
         over = saga.status.is_final or saga.status is SagaStatus.NEEDS_ATTENTION
         if not over:
             commands: tuple[Command, ...] = (*self._calls, *self._asks, *self._alerts)

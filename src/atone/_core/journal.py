@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from atone._core.facts import Landed, Operation, Problem
 from atone._core.plan import Plan
 from atone._core.state import FRESH_STEP, Cause, Open, Request, SagaState, SagaStatus, StepState, StepStatus, Tries
 
 
-@dataclass(frozen=True, slots=True)
-class SagaStarted:
+class SagaStarted(NamedTuple):
+    # Like the next two in every saga, hence a named tuple: a frozen dataclass sets each field by a call.
     tenant: str
     name: str
     version: int
@@ -27,8 +27,7 @@ class SagaStarted:
     deadline: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
+class AttemptStarted(NamedTuple):
     """The intent: durable before user code runs."""
 
     step: str
@@ -38,8 +37,7 @@ class AttemptStarted:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptSucceeded:
+class AttemptSucceeded(NamedTuple):
     step: str
     operation: Operation
     attempt: int
@@ -257,21 +255,25 @@ def fold(plan: Plan, saga: SagaState | None, entries: Iterable[Entry]) -> SagaSt
     Raises:
         Unfoldable: An entry names a step that the plan lacks, or the journal does not begin with a start.
     """
+    version = 1 if saga is None else saga.version + 1
     for entry in entries:
-        saga = apply(plan, saga, entry)
+        saga = apply(plan, saga, entry, version)
     if saga is None:
         raise Unfoldable("The journal's first row holds no entry.")
-    return saga.moved(saga.status, saga.steps, saga.rollback, saga.version + 1)
+    return saga if saga.version == version else saga._replace(version=version)
 
 
-def apply(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
-    """Return the saga after one entry, its version unchanged."""
+def apply(plan: Plan, saga: SagaState | None, entry: Entry, version: int | None = None) -> SagaState:
+    """Return the saga after one entry, of the version that the row gives it; without one, of the same."""
     if saga is None or type(entry) is SagaStarted:
-        return _started(plan, saga, entry)
+        return _started(plan, saga, entry, version or 0)
+    if version is None:
+        version = saga.version
     try:
         by_step = _ON_STEP.get(type(entry))
         if by_step is None:
-            return _ON_SAGA[type(entry)](plan, saga, entry)
+            after = _ON_SAGA[type(entry)](plan, saga, entry)
+            return after if after.version == version else after._replace(version=version)
         # Every type in _ON_STEP has a step; the look-up above is what told.
         at = plan.index[cast("AttemptStarted", entry).step]
         steps = saga.steps
@@ -283,13 +285,13 @@ def apply(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
             SagaStatus.RUNNING if runs_now else saga.status,
             (*steps[:at], step, *steps[at + 1 :]),
             _joined(plan, saga, at, entry) if saga.cause is not None else saga.rollback,
-            saga.version,
+            version,
         )
     except KeyError as missing:
         raise Unfoldable(f"{type(entry).__name__} names {missing}, which the plan does not have.") from missing
 
 
-def _started(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
+def _started(plan: Plan, saga: SagaState | None, entry: Entry, version: int) -> SagaState:
     if saga is not None or type(entry) is not SagaStarted:
         raise Unfoldable("A journal begins with SagaStarted, once.")
     return SagaState(
@@ -300,6 +302,7 @@ def _started(plan: Plan, saga: SagaState | None, entry: Entry) -> SagaState:
         steps=(FRESH_STEP,) * len(plan.steps),
         input=entry.input,
         deadline=entry.deadline,
+        version=version,
     )
 
 

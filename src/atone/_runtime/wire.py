@@ -56,13 +56,13 @@ def type_tag(entry: type) -> str:
 
 def _fields_of(entry: type) -> list[tuple[str, Any, Any]]:
     """Return name, type and default of each stored field of an entry."""
-    if entry is RequestReceived:
-        hints = typing.get_type_hints(Request)
-        return [(name, hints[name], Request._field_defaults.get(name, ...)) for name in Request._fields]
-    hints = typing.get_type_hints(entry)
+    record: Any = Request if entry is RequestReceived else entry
+    hints = typing.get_type_hints(record)
+    if not dataclasses.is_dataclass(record):
+        return [(name, hints[name], record._field_defaults.get(name, ...)) for name in record._fields]
     return [
         (field.name, hints[field.name], ... if field.default is dataclasses.MISSING else field.default)
-        for field in dataclasses.fields(entry)
+        for field in dataclasses.fields(record)
     ]
 
 
