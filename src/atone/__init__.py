@@ -5,6 +5,8 @@ These names are the promise: they keep their meaning over releases. Everything e
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from atone._core.retry import Retry
 from atone._core.state import SagaStatus, StepStatus
 from atone.definition import (
@@ -23,8 +25,10 @@ from atone.definition import (
     wait_for_event,
 )
 from atone.errors import AtoneError, DefinitionError, Reject, RetryAfter
-from atone.orchestrator import Orchestrator
 from atone.outcome import Compensated, Completed, Failed, NeedsAttention
+
+if TYPE_CHECKING:
+    from atone.orchestrator import Orchestrator
 
 __all__ = [
     "AtoneError",
@@ -53,3 +57,13 @@ __all__ = [
     "step",
     "wait_for_event",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the orchestrator when it is first asked for: who only defines sagas needs no event loop."""
+    if name != "Orchestrator":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from atone.orchestrator import Orchestrator
+
+    globals()[name] = Orchestrator
+    return Orchestrator

@@ -16,6 +16,7 @@ from atone._runtime.committer import Committer
 from atone._runtime.heartbeat import Heartbeat
 from atone._runtime.ids import new_worker_id
 from atone._runtime.limits import Limits
+from atone._runtime.threads import aside
 from atone.clock import Clock, StoreTime
 from atone.errors import StoreError
 from atone.store import Lease, Store, StoredPlan, Turn, TurnResult
@@ -58,7 +59,7 @@ class Membership:
         """Begin a life under a new id."""
         self.id = worker = new_worker_id()
         asked_at = self._clock.monotonic()
-        lease = await asyncio.to_thread(self._store.renew, worker, self._limits.lease_seconds, register=self._plans)
+        lease = await aside(partial(self._store.renew, worker, self._limits.lease_seconds, register=self._plans))
         self.time.observe(lease.now, asked_at=asked_at)
         self.committer = Committer(self._store, worker, partial(self.die, worker))
         self.committer.start()
@@ -90,8 +91,8 @@ class Membership:
                 async with asyncio.timeout(self._limits.lease_seconds):
                     await committer.close()
             finally:
-                await _aside(heartbeat.stop)
-            await _aside(partial(self._store.renew, self.id, 0.0))
+                await aside(heartbeat.stop)
+            await aside(partial(self._store.renew, self.id, 0.0))
         except (StoreError, TimeoutError) as error:
             committer.abandon()
             log.warning("worker %s could not retire (%s); its lease ends by itself", self.id, error)
@@ -110,7 +111,7 @@ class Membership:
         self.id = ""
         committer.abandon()
         self._on_death(worker)
-        self._spawn(asyncio.to_thread(heartbeat.stop))
+        self._spawn(aside(heartbeat.stop))
         if not self._leaving:
             self._spawn(self._come_back())
 
@@ -135,13 +136,3 @@ class Membership:
 
     def _leased(self, lease: Lease, asked_at: float, answered_at: float) -> None:
         self.time.observe(lease.now, asked_at=asked_at, heard_at=answered_at)
-
-
-async def _aside(work: Callable[[], object]) -> None:
-    """Run something that blocks in a thread; right here when the interpreter ends and starts no thread any more."""
-    try:
-        done = asyncio.get_running_loop().run_in_executor(None, work)
-    except RuntimeError:
-        work()
-    else:
-        await done

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from atone._core import facts
@@ -23,6 +22,7 @@ from atone._runtime.membership import Membership
 from atone._runtime.recovery import Recovery
 from atone._runtime.runner import Runner
 from atone._runtime.slots import Slots
+from atone._runtime.threads import DaemonThreads
 from atone._runtime.wire import encode_entries
 from atone.clock import Clock
 from atone.errors import Shutdown
@@ -50,7 +50,7 @@ class Worker:
         self._clock, self._limits = clock, limits
         self._on_settled, self._on_changed = on_settled, on_changed
         self._commit_ids = CommitIds()
-        self._threads = ThreadPoolExecutor(limits.threads_max, thread_name_prefix="atone-step")
+        self._threads = DaemonThreads(limits.threads_max, "atone-step")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting: set[asyncio.Future[TurnResult | None]] = set()
         self._quiet = asyncio.Event()
@@ -91,7 +91,7 @@ class Worker:
         self.runners.clear()
         await self.membership.retire()
         self._answer_starts()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown()
         for task in list(self._tasks):
             task.cancel()
 
