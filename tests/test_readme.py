@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from atone import Reject
+from atone import Orchestrator, Reject
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -106,6 +106,14 @@ def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     guide = imported(tmp_path, "guide_blocks", "\n\n".join(blocks))
 
     assert asyncio.run(guide.main()) == ["completed", "compensated", "needs_attention", "compensated"]
+    assert guide.drawn().startswith("flowchart")
+    asyncio.run(watched(guide))
+
+
+async def watched(guide: Any) -> None:
+    """Watch a saga that is over: one look, its end."""
+    async with Orchestrator("sqlite:///trips.db", sagas=[guide.BookTrip(guide.Agency())]) as orchestrator:
+        assert await guide.watched(orchestrator, "ann-1") == ["completed"]
 
 
 def test_the_promise_stands_word_for_word() -> None:
