@@ -28,6 +28,7 @@ from atone.clock import Clock, SystemClock
 from atone.codec import Codec
 from atone.definition import Saga, Seconds
 from atone.errors import (
+    AtoneError,
     ConflictingStart,
     CorruptJournal,
     DefinitionError,
@@ -78,6 +79,7 @@ class Orchestrator(Steering):
         self._limits = limits or Limits()
         self._clock = clock or SystemClock()
         self._worker: Worker | None = None
+        self._entered = False
         self._waiting = Waiting(self._store, self._local, self._limits.poll_seconds)
         self._watchers = Watchers(self._waiting.state, self._limits.poll_seconds)
 
@@ -87,8 +89,16 @@ class Orchestrator(Steering):
         Raises:
             DefinitionMismatch: Unfinished sagas follow another plan of the same name and version.
             StoreError: The store can't be used; the message says why.
+            AtoneError: It is open already.
         """
-        await self._store.__aenter__()
+        if self._entered:
+            raise AtoneError("The orchestrator is open already; use the one that is open.")
+        self._entered = True
+        try:
+            await self._store.__aenter__()
+        except BaseException:
+            self._entered = False
+            raise
         try:
             await self._catalogue.refuse_mismatch(self._store)
             worker = Worker(
@@ -103,7 +113,7 @@ class Orchestrator(Steering):
             await worker.open()
             self._worker = worker
         except BaseException:
-            await self._store.__aexit__(None, None, None)
+            await self._leave()
             raise
         return self
 
@@ -122,8 +132,14 @@ class Orchestrator(Steering):
         worker, self._worker = self._worker, None
         if worker is not None:
             await worker.close()
+        await self._leave()
+
+    async def _leave(self) -> None:
         self._waiting.close()
-        await self._store.__aexit__(None, None, None)
+        try:
+            await self._store.__aexit__(None, None, None)
+        finally:
+            self._entered = False
 
     # -- start and wait ------------------------------------------------------------------------------------------
 
@@ -170,9 +186,10 @@ class Orchestrator(Steering):
 
         Raises:
             UnknownSaga: There is none with this id.
+            Shutdown: The orchestrator is not open.
         """
-        bound = self._bound_to(saga)
-        saga_id = _checked("saga_id", saga_id)
+        bound, saga_id = self._bound_to(saga), _checked("saga_id", saga_id)
+        self._open_worker()
         found = await find_one(self._store, self._tenant, bound.plan.name, saga_id)
         if found is None:
             raise UnknownSaga(f"There is no {bound.plan.name} saga {saga_id!r}; start it, or list what there is.")
@@ -191,6 +208,7 @@ class Orchestrator(Steering):
         after: SagaInfo | None = None,
     ) -> list[SagaInfo]:
         """Return sagas, oldest first, at most `limit`; continue with `after=` the last one seen."""
+        self._open_worker()
         wanted = [status] if isinstance(status, SagaStatus) else status
         query = Query(
             tenant=self._tenant,
@@ -280,8 +298,9 @@ class Orchestrator(Steering):
 
     async def _ask(self, saga: type[Saga[Any]], saga_id: str, kind: str, **what: Any) -> Receipt:
         bound, saga_id = self._bound_to(saga), _checked("saga_id", saga_id)
+        worker = self._open_worker()
         receipt = await ask(self._store, self._tenant, bound.plan.name, saga_id, kind, **what)
-        self._open_worker().nudge(receipt.key)
+        worker.nudge(receipt.key)
         return receipt
 
 

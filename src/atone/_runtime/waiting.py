@@ -29,7 +29,12 @@ class Waiting:
         self._outcomes: Outcomes | None = None
 
     async def state(self, key: bytes) -> SagaState:
-        """Return where a saga stands, as the store has it."""
+        """Return where a saga stands, as the store has it.
+
+        Raises:
+            Shutdown: The orchestrator is closed.
+        """
+        self._open()
         return (await read(self._store, key)).state
 
     async def settled(self, key: bytes, timeout: Seconds | None) -> SagaState:
@@ -39,12 +44,11 @@ class Waiting:
             OutcomeTimeout: `timeout` ran out; the saga goes on.
             Shutdown: The orchestrator is closed.
         """
-        if self._outcomes is None:
-            raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
+        outcomes = self._open()
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         try:
             async with asyncio.timeout(seconds):
-                return await self._outcomes.expect(key)
+                return await outcomes.expect(key)
         except TimeoutError:
             raise OutcomeTimeout(f"The saga was not over after {seconds} s; it goes on. Ask again later.") from None
 
@@ -55,6 +59,7 @@ class Waiting:
 
     async def refuse_uncommitted(self, key: bytes) -> None:
         """Raise UnknownSaga if the transaction that started the saga is not committed."""
+        self._open()
         if not await self._store.find(Query(keys=(key,))):
             raise UnknownSaga(
                 "The transaction that started this saga is not committed, and nothing runs before it is. "
@@ -66,6 +71,11 @@ class Waiting:
         if await self._store.find(Query(keys=(key,), statuses=_IN_NEED)):
             return NeedsAttention("", str(damage))
         raise damage
+
+    def _open(self) -> Outcomes:
+        if self._outcomes is None:
+            raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
+        return self._outcomes
 
     def open(self) -> None:
         """Let outcomes be waited for, in the event loop that runs now."""
