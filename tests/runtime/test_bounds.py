@@ -106,8 +106,11 @@ def test_starts_while_a_claim_is_under_way_do_not_exceed_the_bound(tmp_path: Pat
             ]
             await until(lambda: len(store.turns) == 5)
             gate.set()
-            await until(lambda: world.count("reserve") >= 5)
+            again = asyncio.Event()
+            store.script("claim", held(again, reached := asyncio.Event()))
+            await reached.wait()  # what the first claim has brought is under way
             assert owned(orchestrator) == 5
+            again.set()
             calls.set()
             await asyncio.gather(*starts)
             for number in range(5):

@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
-from atone import Compensated, Completed, NeedsAttention, Reject
+from atone import Compensated, Completed, Context, NeedsAttention, Reject, Saga, step
 from atone._core.journal import AttemptStarted, SagaEnded
 from atone._runtime import runner
 from atone._runtime.wire import decode_entries
@@ -20,6 +20,7 @@ from atone.store import Turn, TurnResult
 from atone.stores.sqlite import SqliteStore
 from tests.runtime.faulty_store import FaultyStore, answer_held, held, lost_after, lost_before, passes
 from tests.runtime.world import (
+    AT_ONCE,
     Landing,
     Order,
     PlaceOrder,
@@ -348,6 +349,53 @@ def test_a_saga_whose_other_rows_are_refused_is_parked(tmp_path: Path) -> None:
             assert (await receipt.answer(timeout=20)).applied
             assert isinstance(await orchestrator.outcome(PlaceOrder, "1", timeout=20), Completed)
         assert [call.step for call in world.calls if call.saga_id == "1"] == ["reserve", "charge", "charge", "ship"]
+
+    run(main())
+
+
+class Forked(Saga[Order], late_grace=0):
+    """Two steps side by side."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @step(retry=AT_ONCE, no_compensation="a test", after=())
+    async def left(self, ctx: Context[Order]) -> str:
+        return await self.world.act("left", ctx)
+
+    @step(retry=AT_ONCE, no_compensation="a test", after=())
+    async def right(self, ctx: Context[Order]) -> str:
+        return await self.world.act("right", ctx)
+
+
+def test_a_saga_that_is_parked_interrupts_its_other_calls(tmp_path: Path) -> None:
+    """Nobody would hear them; and after a retry they would run twice at once."""
+
+    async def main() -> None:
+        world, store, ended = World(), FaultyStore(sqlite(tmp_path)), asyncio.Event()
+
+        async def notices(at: Landing) -> Any:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async def fails_beside(at: Landing) -> Any:
+            await world.reached("right")
+            raise OSError("no answer")
+
+        world.script("left", fails_beside)
+        world.script("right", notices)
+        store.refuses = lambda turn: b"attempt_unknown" in turn.entries
+        async with opened(store, Forked(world)) as orchestrator:
+            parked = await orchestrator.execute(Forked, Order(), saga_id="1", timeout=20)
+            assert isinstance(parked, NeedsAttention)
+            async with asyncio.timeout(5):
+                await ended.wait()
+            store.refuses = lambda turn: False
+            await orchestrator.retry(Forked, "1", reason="there is room again")
+            await until(lambda: len(world.calls) == 4)
+            assert isinstance(await orchestrator.outcome(Forked, "1", timeout=20), Completed)
 
     run(main())
 

@@ -12,6 +12,7 @@ import pytest
 
 from atone import Completed, Context, Orchestrator, Saga, step
 from atone._runtime.committer import Committer
+from atone._runtime.heartbeat import Heartbeat
 from atone._runtime.worker import Worker
 from atone.clock import StoreTime
 from atone.errors import StoreUnavailable, WorkerDead
@@ -207,6 +208,44 @@ def test_no_call_begins_after_the_lease_has_ended_by_this_machines_clock(tmp_pat
     run(main())
 
 
+class Hasty(Saga[Order], late_grace=0):
+    """Its second step has little time."""
+
+    def __init__(self, gate: asyncio.Event) -> None:
+        self.gate = gate
+        self.attempts: list[int] = []
+
+    @step(retry=ONCE, timeout=20, no_compensation="a test")
+    async def first(self, ctx: Context[Order]) -> None:
+        await self.gate.wait()
+
+    @step(retry=ONCE, timeout=0.2, no_compensation="a test")
+    async def second(self, ctx: Context[Order]) -> None:
+        self.attempts.append(ctx.attempt)
+
+
+def test_a_call_that_the_lease_held_up_past_its_deadline_is_begun_anew(tmp_path: Path) -> None:
+    """Begun late it could have its effect after its undo; and it has not failed, so even one try is enough."""
+
+    async def main() -> None:
+        gate, clock = asyncio.Event(), ManualClock()
+        store, saga = FaultyStore(sqlite(tmp_path)), Hasty(gate)
+        async with Orchestrator(store, sagas=[saga], limits=limits(lease_seconds=3), clock=clock) as atone:
+            handle = await atone.start(Hasty, Order(), saga_id="1")
+            store.fail_renewals()
+            clock.ahead_seconds = 4.0
+            await until(lambda: abs(worker_of(atone).now() - time.time()) < 1.0)  # the store has told the time
+            gate.set()
+            await until(lambda: len(store.turns) == 2)
+            await asyncio.sleep(0.3)  # the call's time passes
+            assert saga.attempts == []
+            store.allow_renewals()
+            assert isinstance(await handle.outcome(timeout=20), Completed)
+        assert saga.attempts == [2]
+
+    run(main())
+
+
 class Blocking(Saga[Order], late_grace=0):
     """Its step blocks the event loop."""
 
@@ -247,18 +286,43 @@ def test_a_blocked_loop_keeps_its_lease_and_a_hung_one_loses_it(tmp_path: Path, 
     def block(attempt: int) -> None:
         if attempt == 1:
             rival = threading.Thread(
-                target=lambda: lost.append(rival_takes(tmp_path, 1.0 if stall_seconds > 1 else 20))
+                target=lambda: lost.append(rival_takes(tmp_path, 2.0 if stall_seconds > 1 else 20))
             )
             rival.start()
             rival.join()
 
     async def main() -> None:
         saga = Blocking(block)
-        async with opened(sqlite(tmp_path), saga, lease_seconds=0.4, loop_stall_seconds=stall_seconds) as orchestrator:
+        async with opened(sqlite(tmp_path), saga, lease_seconds=1.0, loop_stall_seconds=stall_seconds) as orchestrator:
             done = await orchestrator.execute(Blocking, Order(), saga_id="1", timeout=20)
             assert isinstance(done, Completed)
             assert lost == [stall_seconds < 1]
             assert done[Blocking.think] == (2 if lost[0] else 1)
+
+    run(main())
+
+
+def test_a_loop_that_does_not_run_is_not_renewed_for() -> None:
+    """Whatever the reason: nobody would hear that the worker is dead, and its sagas stand still."""
+
+    async def main() -> None:
+        store, clock = FaultyStore(MemoryStore(allow_volatile=True)), ManualClock()
+        store.renew("w", 60, register=[])
+        heard: list[Any] = []
+        beat = Heartbeat(
+            store, "w", clock, lease_seconds=0.03, loop_stall_seconds=5.0,
+            on_lease=lambda *lease: heard.append(lease), on_dead=lambda: heard.append("dead"),
+        )  # fmt: skip
+        beat.started(clock.monotonic())
+        await until(lambda: len(store.renewals) > 3)
+        clock.ahead_seconds = 6.0
+        time.sleep(0.1)  # noqa: ASYNC251 - the loop hangs
+        renewed = len(store.renewals)
+        time.sleep(0.3)  # noqa: ASYNC251 - the loop hangs
+        assert len(store.renewals) == renewed
+        await until(lambda: len(store.renewals) > renewed + 3)  # it runs again
+        await asyncio.to_thread(beat.stop)
+        assert "dead" not in heard
 
     run(main())
 
