@@ -71,6 +71,12 @@ class StoreError(AtoneError):
     code = "store"
 
 
+class StoreClosed(StoreError):
+    """The store object is not open: not entered yet, or closed by whoever holds it. Trying again changes nothing."""
+
+    code = "store_closed"
+
+
 class StoreUnavailable(StoreError):
     """The store can't be reached or can't write now (locked, full, read-only, down). Try again.
 

@@ -164,6 +164,8 @@ class Orchestrator(Steering):
         if connection is not None:
             return await self._start_within(bound, identity, payload, connection)
         while True:
+            if not self._open_worker().membership.is_registered:
+                await self._waiting.refuse_closed_store()  # between two lives, and then there is no next one
             key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload)
             if result is TurnResult.APPLIED:
                 return Handle(self, self._waiting, bound, bound.plan, key, saga_id)

@@ -183,7 +183,8 @@ class Query(NamedTuple):
 class Store(Protocol):
     """What the runtime needs of a place that remembers.
 
-    Entering opens it and migrates its schema; leaving closes it. All methods may raise `StoreUnavailable`.
+    Entering opens it and migrates its schema; leaving closes it. All methods may raise `StoreUnavailable`,
+    and `StoreClosed` when the store is not open.
     """
 
     async def __aenter__(self) -> Self:
@@ -191,6 +192,7 @@ class Store(Protocol):
 
         Raises:
             StoreSchemaError: Its schema is newer than this code, or not Atone's.
+            StoreError: It is open already; who shares an object would close it under the other.
         """
         ...
 

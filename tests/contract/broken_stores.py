@@ -180,7 +180,14 @@ class ReadsAreTorn(Broken):
 
 class ClosingForgets(Broken):
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        await super().__aexit__(None, None, None)
         self._sagas.clear()
+
+
+class OpensForEverybody(Broken):
+    async def __aenter__(self) -> Any:
+        self._entered = False
+        return await super().__aenter__()
 
 
 # -- leases

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-from atone.errors import StoreUnavailable, WorkerDead
+from atone.errors import StoreClosed, StoreUnavailable, WorkerDead
 from atone.store import Store, Turn, TurnResult
 
 log = logging.getLogger("atone.commit")
@@ -101,8 +101,9 @@ class Committer:
         while True:
             try:
                 return list(await self._store.commit(self._worker, turns))
-            except WorkerDead:
-                log.warning("worker %s is dead; its sagas go on elsewhere", self._worker)
+            except (WorkerDead, StoreClosed) as end:
+                # A store that somebody closed under us opens for nobody here: as far as it goes, this life is over.
+                log.warning("worker %s is dead; its sagas go on elsewhere: %s", self._worker, end)
                 self._queue.clear()
                 self._on_dead()
                 return None

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 
 from atone._core.state import SagaState, SagaStatus
-from atone.errors import CorruptJournal, StoreError
+from atone.errors import CorruptJournal, StoreClosed, StoreError
 from atone.store import FINAL_STATUSES, Query, Store
 
 log = logging.getLogger("atone.outcome")
@@ -40,16 +40,18 @@ class Outcomes:
         self._task: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
 
-    def expect(self, key: bytes) -> asyncio.Future[SagaState]:
-        """Return a future of the state in which the saga settles next (or is settled already)."""
+    async def expect(self, key: bytes) -> SagaState:
+        """Return the state in which the saga settles next (or is settled already)."""
         future: asyncio.Future[SagaState] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)
-        future.add_done_callback(lambda _: self._forget(key, future))
         if key not in self._local():
             self._asked.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._poll(), name="atone-outcomes")
-        return future
+        try:
+            return await future
+        finally:
+            self._forget(key, future)
 
     def settle(self, key: bytes, state: SagaState) -> None:
         """Tell everybody who waits for this saga."""
@@ -81,6 +83,9 @@ class Outcomes:
             for start in range(0, len(keys), KEYS_A_QUERY):
                 try:
                     await self._ask(keys[start : start + KEYS_A_QUERY])
+                except StoreClosed as error:
+                    for key in keys:  # no look will ever tell them
+                        self._fail(key, error)
                 except StoreError as error:
                     log.warning("waiting for outcomes: %s", error)
                 except Exception:

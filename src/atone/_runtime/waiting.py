@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import timedelta
 
 from atone._core.state import SagaState, SagaStatus
 from atone._runtime.outcomes import Outcomes, is_settled
 from atone._runtime.reader import read
 from atone.definition import Seconds
-from atone.errors import CorruptJournal, OutcomeTimeout, Shutdown, UnknownSaga
+from atone.errors import CorruptJournal, OutcomeTimeout, Shutdown, StoreUnavailable, UnknownSaga
 from atone.outcome import NeedsAttention
 from atone.store import Query, Store
 
@@ -45,6 +46,8 @@ class Waiting:
             Shutdown: The orchestrator is closed.
         """
         outcomes = self._open()
+        if timeout is None:
+            return await outcomes.expect(key)
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         try:
             async with asyncio.timeout(seconds):
@@ -65,6 +68,11 @@ class Waiting:
                 "The transaction that started this saga is not committed, and nothing runs before it is. "
                 "Commit it, then wait for the outcome."
             )
+
+    async def refuse_closed_store(self) -> None:
+        """Raise StoreClosed if somebody has closed the store under this orchestrator; any other trouble may pass."""
+        with suppress(StoreUnavailable):
+            await self._store.find(Query(keys=()))
 
     async def outcome_of_damaged(self, key: bytes, damage: CorruptJournal) -> NeedsAttention:
         """Return that a saga was parked because it can't be read; raise the damage of one that needs nobody."""

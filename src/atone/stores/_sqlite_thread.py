@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from atone.errors import StoreError
+from atone.errors import StoreClosed
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import translated
 
@@ -109,9 +109,9 @@ class ConnectionThread:
     def _put(self, job: Job[Any]) -> None:
         with self._gate:
             if not self._is_open:
-                raise StoreError(f"The store {self._path} is not open. Enter it with `async with` first.")
+                raise StoreClosed(f"The store {self._path} is not open. Enter it with `async with` first.")
             if self._process != os.getpid():  # a fork has no such thread: the job would never be done
-                raise StoreError(f"The store {self._path} was opened in another process. Open it after the fork.")
+                raise StoreClosed(f"The store {self._path} was opened in another process. Open it after the fork.")
             self._queue.put(job)
 
     def _main(self, opened: Future[None], queue: _Queue) -> None:

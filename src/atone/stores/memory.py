@@ -14,7 +14,7 @@ from itertools import count, islice
 from types import TracebackType
 from typing import Self
 
-from atone.errors import VolatileStore, WorkerDead
+from atone.errors import StoreError, VolatileStore, WorkerDead
 from atone.store import (
     FINAL_STATUSES,
     Birth,
@@ -93,14 +93,18 @@ class MemoryStore:
         self._early: dict[tuple[_Identity, str], _Early] = {}
         self._dead_letters: list[Delivery] = []
         self._claims = count()
+        self._entered = False
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise StoreError("The memory store is already open; give each orchestrator its own store object.")
+        self._entered = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self._entered = False
 
     def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         with self._lock:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from atone.errors import StoreError
+from atone.errors import StoreClosed, StoreError
 from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
 from atone.stores import _postgres_claim, _postgres_read, _postgres_requests, _postgres_schema, _postgres_start
 from atone.stores._postgres_commit import commit
@@ -85,8 +85,20 @@ class PostgresStore:
         self._row_bytes_max = row_bytes_max
         self._identity = ""
         self._lines: _Lines | None = None
+        self._entered = False
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise StoreError(f"The store {self._where} is already open; give each orchestrator its own store object.")
+        self._entered = True
+        try:
+            self._lines = await self._opened()
+        except BaseException:
+            self._entered = False
+            raise
+        return self
+
+    async def _opened(self) -> _Lines:
         async with _Visit(self._dsn, self._where) as connection:
             if self._migrates:
                 await _postgres_schema.migrate(connection, self._place, self._where)
@@ -101,17 +113,19 @@ class PostgresStore:
             LineThread(lease_lines, self._where),
         )
         await lines.leases.open()
-        self._lines = lines
-        return self
+        return lines
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         lines, self._lines = self._lines, None
-        if lines is not None:
-            await lines.commits.close()
-            await lines.others.close()
-            await lines.leases.close()
+        try:
+            if lines is not None:
+                await lines.commits.close()
+                await lines.others.close()
+                await lines.leases.close()
+        finally:
+            self._entered = False
 
     def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         return self._open.leases.do_blocking(
@@ -165,7 +179,7 @@ class PostgresStore:
     @property
     def _open(self) -> _Lines:
         if self._lines is None:
-            raise StoreError(f"The store {self._where} is not open. Enter it with `async with` first.")
+            raise StoreClosed(f"The store {self._where} is not open. Enter it with `async with` first.")
         return self._lines
 
     async def _dial(self, plans: str, lock_seconds: float) -> Connection:

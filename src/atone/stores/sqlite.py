@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import apsw
 
+from atone.errors import StoreError
 from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
 from atone.stores import _sqlite_claim, _sqlite_read, _sqlite_requests, _sqlite_start
 from atone.stores._sqlite_connection import Connection
@@ -44,23 +45,33 @@ class SqliteStore:
         self._busy_seconds = busy_seconds
         self._row_bytes_max = row_bytes_max
         self._claims = count()
+        self._entered = False
         self._writer = ConnectionThread(self._path, self._open_writer, self._write)
         self._reader = ConnectionThread(self._path, self._open_reader, answer_each)
 
     async def __aenter__(self) -> Self:
-        await self._writer.open()
+        if self._entered:
+            raise StoreError(f"The store {self._path} is already open; give each orchestrator its own store object.")
+        self._entered = True
         try:
+            await self._writer.open()
             await self._reader.open()
         except BaseException:
-            await self._writer.close()
+            await self._close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._reader.close()
-        await self._writer.close()
+        await self._close()
+
+    async def _close(self) -> None:
+        try:
+            await self._reader.close()
+            await self._writer.close()
+        finally:
+            self._entered = False
 
     def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         return self._writer.do_blocking(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
+from atone.errors import StoreError
 from atone.store import Hot, Row, StoredPlan, Turn, TurnResult
-from atone.testing._subject import Check, Lab, birth_of, holds, request_for, same, turn_of
+from atone.testing._subject import Check, Lab, birth_of, holds, refuses, request_for, same, turn_of
 
 
 @Check
@@ -310,6 +311,15 @@ async def what_is_stored_outlives_the_closing_of_the_store(lab: Lab) -> None:
     same(await under_way, [TurnResult.APPLIED], "result of a commit that was under way")
     same(len(await lab.rows(first.key)), 1, "number of rows")
     await lab.applied(worker, turn_of(first.key, 2))
+
+
+@Check
+async def an_open_store_is_not_opened_by_somebody_else(lab: Lab) -> None:
+    """The first of two to leave would close it under the other; the refusal harms nobody."""
+    worker = lab.worker()
+    key = await lab.born(worker)
+    await refuses(StoreError, lab.store.__aenter__(), "entering an open store")
+    await lab.applied(worker, turn_of(key, 2))
 
 
 CHECKS = tuple(check for check in list(globals().values()) if isinstance(check, Check))
