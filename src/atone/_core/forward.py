@@ -174,7 +174,7 @@ def _one_pass(draft: Draft) -> bool:
             _start_if_due(draft, step, state)
         else:
             moved |= _look_at_wait(draft, step, state)
-        if draft.saga.is_backward or draft.at(step.name)[1].attention is not None:
+        if draft.saga.cause is not None or draft.saga.steps[at].attention is not None:
             return False
     return moved
 

@@ -26,7 +26,11 @@ class SagaStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the saga is over for good."""
-        return self is SagaStatus.COMPLETED or self is SagaStatus.COMPENSATED or self is SagaStatus.FAILED
+        return self in _FINAL
+
+
+# A member is looked up in its class at every use; these two are asked for a dozen times a turn.
+_FINAL = (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
 
 
 class StepStatus(StrEnum):
@@ -41,6 +45,9 @@ class StepStatus(StrEnum):
     COMPENSATING = "compensating"
     COMPENSATED = "compensated"
     COMPENSATION_FAILED = "compensation_failed"
+
+
+_OVER = (StepStatus.SUCCEEDED, StepStatus.SKIPPED)
 
 
 class Tries(NamedTuple):
@@ -89,7 +96,7 @@ class StepState(NamedTuple):
     @property
     def is_over(self) -> bool:
         """Whether later steps may begin, going forward."""
-        return self.status is StepStatus.SUCCEEDED or self.status is StepStatus.SKIPPED
+        return self.status in _OVER
 
     def acting(self, opened: Open, tries: Tries, began_at: float) -> StepState:
         """Return the step with its action under way; written out because `_replace` costs four times as much."""

@@ -51,7 +51,7 @@ class Twins:
         return self._members if issubclass(kind, set | frozenset) else _leaves
 
     def _records(self, kind: Any, fields: tuple[str, ...]) -> _Check:
-        get = _getter(fields)
+        get = getter(fields)
         differ = self.differ
 
         def records(a: Any, b: Any) -> Difference:
@@ -136,7 +136,11 @@ def _fields(kind: Any) -> tuple[str, ...] | None:
     return None if attributes is None else tuple(attribute.name for attribute in attributes)
 
 
-def _getter(fields: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+def getter(fields: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what reads these attributes, in one call where there are several."""
     if len(fields) > 1:
         return attrgetter(*fields)
-    return lambda record: tuple(getattr(record, field) for field in fields)
+    if not fields:
+        return lambda record: ()
+    only = attrgetter(fields[0])
+    return lambda record: (only(record),)

@@ -19,6 +19,7 @@ from atone._core import journal
 from atone._core.facts import Operation
 from atone._core.journal import Entry, RequestReceived
 from atone._core.state import Request
+from atone._runtime.fidelity import getter
 from atone.errors import CorruptJournal
 
 # Left out of a row when it says this: most attempts are the first call of an action.
@@ -83,10 +84,10 @@ def _converters(entry: type, stored: type[msgspec.Struct]) -> tuple[Callable[[An
     payloads = frozenset(name for name, kind, _ in _fields_of(entry) if kind in _PAYLOAD)
     names = stored.__struct_fields__
     at_payloads = [at for at, name in enumerate(names) if name in payloads]
+    values_of = getter(names)
 
     def to_wire(found: Any) -> msgspec.Struct:
-        found = found.request if entry is RequestReceived else found
-        values = [getattr(found, name) for name in names]
+        values = [*values_of(found.request if entry is RequestReceived else found)]
         for at in at_payloads:
             values[at] = UNSET if values[at] is None else Raw(values[at])
         return stored(*values)
