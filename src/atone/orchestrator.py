@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from atone._core.plan import Plan
 from atone._core.state import SagaStatus
+from atone._runtime.arguments import checked_limit, checked_name, seconds_of
 from atone._runtime.bound import BoundSaga, payload_context_of
 from atone._runtime.catalogue import Catalogue
 from atone._runtime.limits import Limits
@@ -21,7 +22,7 @@ from atone._runtime.reader import Found, find_one, read, read_plan
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.steering import Steering
 from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of, progress_of
-from atone._runtime.waiting import Waiting
+from atone._runtime.waiting import End, Waiting
 from atone._runtime.watchers import Watchers
 from atone._runtime.worker import Worker
 from atone.clock import Clock, SystemClock
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["Handle", "Limits", "Orchestrator", "Receipt"]
 
 I = TypeVar("I")  # noqa: E741 - the saga's input, named as in `Saga[I]`
-
-ID_LENGTH_MAX = 300
 
 
 class Orchestrator(Steering):
@@ -75,7 +74,7 @@ class Orchestrator(Steering):
         self._store: Store = open_store(store, allow_volatile=allow_volatile) if isinstance(store, str) else store
         self._codec = codec or Codec()
         self._catalogue = Catalogue(sagas, self._codec)
-        self._tenant = _checked("tenant", tenant)
+        self._tenant = checked_name("tenant", tenant, DefinitionError)
         self._limits = limits or Limits()
         self._clock = clock or SystemClock()
         self._worker: Worker | None = None
@@ -149,7 +148,8 @@ class Orchestrator(Steering):
         """Start a saga, or find the one that was started with the same id and input.
 
         Returns once the start is durable. With `connection` the saga is inserted within the caller's transaction there;
-        it begins after the caller has committed.
+        it begins after the caller has committed. It has no time-out of its own: a start that was cut off may have been
+        made, and is found by starting again with the same id and input.
 
         Raises:
             PayloadError: The input is not of the declared type or too large, or the id is no usable text.
@@ -158,7 +158,7 @@ class Orchestrator(Steering):
             UnknownSaga: This orchestrator was not given the definition.
         """
         bound = self._bound_to(saga)
-        saga_id = _checked("saga_id", saga_id)
+        saga_id = checked_name("saga_id", saga_id)
         identity = (self._tenant, bound.plan.name, saga_id)
         payload = bound.input_schema.encode(given, _input_context(*identity))
         if connection is not None:
@@ -179,9 +179,15 @@ class Orchestrator(Steering):
     async def execute(
         self, saga: type[Saga[I]], given: I, /, *, saga_id: str, timeout: Seconds | None = None
     ) -> Outcome:
-        """Start a saga and wait for its outcome; `start` and `Handle.outcome` in one."""
-        handle = await self.start(saga, given, saga_id=saga_id)
-        return await handle.outcome(timeout=timeout)
+        """Start a saga and wait for its outcome; `start` and `Handle.outcome` in one, within one time-out.
+
+        Raises:
+            OutcomeTimeout: `timeout` (seconds) ran out; a saga that was started goes on. Errors as `start` too.
+        """
+        end = End(seconds_of("timeout", timeout))
+        async with end.reached_is("It is not known whether the saga was started. Try again with the same input."):
+            handle = await self.start(saga, given, saga_id=saga_id)
+        return await handle.outcome(timeout=end.left())
 
     async def get(self, saga: type[Saga[I]], saga_id: str, /) -> Handle[I]:
         """Return the handle of a saga that exists.
@@ -190,7 +196,7 @@ class Orchestrator(Steering):
             UnknownSaga: There is none with this id.
             Shutdown: The orchestrator is not open.
         """
-        bound, saga_id = self._bound_to(saga), _checked("saga_id", saga_id)
+        bound, saga_id = self._bound_to(saga), checked_name("saga_id", saga_id)
         self._open_worker()
         found = await find_one(self._store, self._tenant, bound.plan.name, saga_id)
         if found is None:
@@ -209,16 +215,10 @@ class Orchestrator(Steering):
         limit: int = 100,
         after: SagaInfo | None = None,
     ) -> list[SagaInfo]:
-        """Return sagas, oldest first, at most `limit`; continue with `after=` the last one seen."""
+        """Return sagas, oldest first, at most `limit` (1000); continue with `after=` the last one seen."""
         self._open_worker()
-        wanted = [status] if isinstance(status, SagaStatus) else status
-        query = Query(
-            tenant=self._tenant,
-            name=None if saga is None else self._bound_to(saga).plan.name,
-            statuses=None if wanted is None else frozenset(one.value for one in wanted),
-            after=None if after is None else after.key,
-            limit=limit,
-        )
+        name = None if saga is None else self._bound_to(saga).plan.name
+        query = _query(status, checked_limit(limit), after)._replace(tenant=self._tenant, name=name)
         return [info_of(found) for found in await self._store.find(query)]
 
     # -- look ----------------------------------------------------------------------------------------------------
@@ -273,15 +273,7 @@ class Orchestrator(Steering):
         if found is None:
             return None
         state = await self._waiting.state(found.key)
-        try:
-            same = bound.input_schema.same(state.input, payload, _input_context(*identity))
-        except PayloadError:  # another version's input, of another type
-            same = False
-        if not same:
-            raise ConflictingStart(
-                f"{identity[1]} saga {identity[2]!r} was started with another input. "
-                f"Use a new saga_id, or the same input."
-            )
+        _refuse_other_input(bound, identity, state.input, payload)
         return await self._handle(bound, found)
 
     async def _start_within(
@@ -299,7 +291,7 @@ class Orchestrator(Steering):
         return existing
 
     async def _ask(self, saga: type[Saga[Any]], saga_id: str, kind: str, **what: Any) -> Receipt:
-        bound, saga_id = self._bound_to(saga), _checked("saga_id", saga_id)
+        bound, saga_id = self._bound_to(saga), checked_name("saga_id", saga_id)
         worker = self._open_worker()
         receipt = await ask(self._store, self._tenant, bound.plan.name, saga_id, kind, **what)
         worker.nudge(receipt.key)
@@ -337,7 +329,7 @@ class Handle(Generic[I]):
     async def outcome(self, *, timeout: Seconds | None = None) -> Outcome:
         """Wait until the saga is final or needs attention, and return how it ended.
 
-        A cancelled wait, or one that times out, does not touch the saga.
+        A cancelled wait, or one that times out, does not touch the saga. With no time left it looks once.
 
         Raises:
             OutcomeTimeout: `timeout` (seconds) ran out; the saga goes on.
@@ -370,19 +362,23 @@ class Handle(Generic[I]):
         return self._orchestrator.watch(type(self.bound.saga), self.saga_id)
 
 
-def _checked(what: str, text: str) -> str:
-    if type(text) is not str or not 1 <= len(text) <= ID_LENGTH_MAX or "\x00" in text or not _is_unicode(text):
-        kind = DefinitionError if what == "tenant" else PayloadError
-        raise kind(f"{what} must be a valid text of 1 to {ID_LENGTH_MAX} characters without NUL; give another.")
-    return text
+def _query(status: SagaStatus | Sequence[SagaStatus] | None, limit: int, after: SagaInfo | None) -> Query:
+    wanted = [status] if isinstance(status, SagaStatus) else status
+    statuses = None if wanted is None else frozenset(one.value for one in wanted)
+    return Query(statuses=statuses, after=None if after is None else after.key, limit=limit)
 
 
-def _is_unicode(text: str) -> bool:
+def _refuse_other_input(bound: BoundSaga, identity: tuple[str, str, str], stored: bytes, payload: bytes) -> None:
+    context = _input_context(*identity)
+    bound.codec.unseal(stored, context)  # without its key nothing can be said of it, but what the codec says
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        same = bound.input_schema.same(stored, payload, context)
+    except PayloadError:  # another version's input, of another type
+        same = False
+    if not same:
+        raise ConflictingStart(
+            f"{identity[1]} saga {identity[2]!r} was started with another input. Use a new saga_id, or the same input."
+        )
 
 
 def _input_context(tenant: str, name: str, saga_id: str) -> bytes:

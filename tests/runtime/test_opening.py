@@ -146,7 +146,7 @@ def test_a_commit_into_a_closed_store_is_not_sent_again() -> None:
     async def main() -> None:
         told: list[str] = []
         store = FaultyStore(MemoryStore(allow_volatile=True))
-        store.script("commit", fails_with(StoreClosed("closed")))
+        store.always("commit", fails_with(StoreClosed("closed")))
         committer = Committer(store, "w", lambda: told.append("dead"))
         committer.start()
         committer.submit(Turn(b"1" * 16, 2, b"1" * 16, b"[]"), lambda result: told.append("landed"))

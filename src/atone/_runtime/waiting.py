@@ -7,11 +7,11 @@ its handles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 
 from atone._core.state import SagaState, SagaStatus
+from atone._runtime.arguments import seconds_of
 from atone._runtime.outcomes import Outcomes, is_settled
 from atone._runtime.reader import read
 from atone.definition import Seconds
@@ -20,6 +20,28 @@ from atone.outcome import NeedsAttention
 from atone.store import Query, Store
 
 _IN_NEED = frozenset({SagaStatus.NEEDS_ATTENTION.value})
+
+
+class End:
+    """When a wait ends, for all of its parts; None: never."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._at = None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+    def left(self) -> float | None:
+        """Return how many seconds are left; they may be below zero."""
+        return None if self._at is None else self._at - asyncio.get_running_loop().time()
+
+    @asynccontextmanager
+    async def reached_is(self, told: str) -> AsyncGenerator[None, None]:
+        """Cut the block off at the end, and raise OutcomeTimeout with this text."""
+        try:
+            async with asyncio.timeout_at(self._at) as scope:
+                yield
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise OutcomeTimeout(told) from None
 
 
 class Waiting:
@@ -39,21 +61,23 @@ class Waiting:
         return (await read(self._store, key)).state
 
     async def settled(self, key: bytes, timeout: Seconds | None) -> SagaState:
-        """Wait until the saga is final or needs attention.
+        """Wait until the saga is final or needs attention; with no time left, look once.
 
         Raises:
             OutcomeTimeout: `timeout` ran out; the saga goes on.
             Shutdown: The orchestrator is closed.
         """
-        outcomes = self._open()
-        if timeout is None:
+        outcomes, seconds = self._open(), seconds_of("timeout", timeout)
+        if seconds is None:
             return await outcomes.expect(key)
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        try:
-            async with asyncio.timeout(seconds):
-                return await outcomes.expect(key)
-        except TimeoutError:
-            raise OutcomeTimeout(f"The saga was not over after {seconds} s; it goes on. Ask again later.") from None
+        told = f"The saga was not over after {max(seconds, 0.0):.3g} s; it goes on. Ask again later."
+        if seconds <= 0:
+            state = await self.state(key)
+            if is_settled(state):
+                return state
+            raise OutcomeTimeout(told)
+        async with End(seconds).reached_is(told):
+            return await outcomes.expect(key)
 
     def heard(self, key: bytes, state: SagaState) -> None:
         """Tell who waits for a saga that has just been let go, if it is settled."""
