@@ -14,6 +14,7 @@ from atone._core.state import SagaStatus
 from atone._runtime.limits import Limits
 from atone._runtime.loop_thread import LoopThread
 from atone._runtime.requests import Answer, Receipt
+from atone._runtime.steering import NOT_GIVEN
 from atone._runtime.views import Progress, SagaInfo
 from atone.clock import Clock
 from atone.codec import Codec
@@ -125,7 +126,7 @@ class BlockingOrchestrator:
         /,
         *,
         landed: bool,
-        result: object = None,
+        result: object = NOT_GIVEN,
         reason: str,
         by: str = "api",
     ) -> BlockingReceipt:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from atone import Compensated, Completed, Failed, NeedsAttention, Reject, SagaStatus
-from atone.errors import OutcomeTimeout, RequestRefused
+from atone import Compensated, Completed, Context, Failed, NeedsAttention, Reject, Saga, SagaStatus, pivot
+from atone.errors import OutcomeTimeout, RequestRefused, UnknownSaga
 from tests.runtime.world import (
     Landing,
     Order,
@@ -242,7 +242,6 @@ def test_a_command_that_does_not_apply_is_refused_with_the_reason(tmp_path: Path
             await world.reached("charge")
             for receipt in (
                 await orchestrator.retry(PlaceOrder, "1", "charge", reason="a test"),
-                await orchestrator.retry(PlaceOrder, "1", "no such step", reason="a test"),
                 await orchestrator.skip(PlaceOrder, "1", "charge", reason="a test"),
                 await orchestrator.skip(PlaceOrder, "1", "ship", reason="a test"),
                 await orchestrator.resolve(PlaceOrder, "1", "ship", landed=False, reason="a test"),
@@ -250,8 +249,84 @@ def test_a_command_that_does_not_apply_is_refused_with_the_reason(tmp_path: Path
                 answer = await receipt.answer(timeout=20)
                 assert answer.verdict == "refused"
                 assert answer.note
+            for call in (orchestrator.retry, orchestrator.skip):
+                with pytest.raises(UnknownSaga, match="its steps are reserve"):
+                    await call(PlaceOrder, "1", "no such step", reason="a test")
             gate.set()
             assert isinstance(await handle.outcome(timeout=20), Completed)
         assert world.names == ["reserve", "charge", "ship"]
+
+    run(main())
+
+
+def test_an_undo_is_vouched_for_without_a_result(tmp_path: Path) -> None:
+    """A compensation returns nothing, so there is nothing to say but that it landed."""
+
+    async def main() -> None:
+        world = World()
+        world.always("ship", raises(Reject("no van")))
+        world.script("refund", *[raises(OSError("the bank is down"))] * 3)
+        async with opened(sqlite(tmp_path), PlaceOrder(world)) as atone:
+            assert isinstance(await atone.execute(PlaceOrder, Order(), saga_id="1"), NeedsAttention)
+            receipt = await atone.resolve(PlaceOrder, "1", "charge", landed=True, reason="by hand")
+            assert (await receipt.answer(timeout=20)).applied
+            assert isinstance(await atone.outcome(PlaceOrder, "1", timeout=20), Compensated)
+
+    run(main())
+
+
+class Silent(Saga[Order], late_grace=0):
+    """Its action returns nothing."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @pivot(at_most_once=True, timeout=20)
+    async def send(self, ctx: Context[Order]) -> None:
+        await self.world.act("send", ctx)
+
+
+class Optional(Saga[Order], late_grace=0):
+    """Its result may be None, and that is a result."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    @pivot(at_most_once=True, timeout=20)
+    async def find(self, ctx: Context[Order]) -> str | None:
+        return await self.world.act("find", ctx)
+
+
+def test_a_result_that_is_none_is_not_a_missing_one(tmp_path: Path) -> None:
+    """Without a result an action is refused in the saga's words; None that is given is what it returned."""
+
+    async def main() -> None:
+        world = World()
+        world.always("find", lands_and_raises(OSError("no answer")))
+        async with opened(sqlite(tmp_path), Optional(world)) as atone:
+            assert isinstance(await atone.execute(Optional, Order(), saga_id="1"), NeedsAttention)
+            missing = await atone.resolve(Optional, "1", "find", landed=True, reason="I looked")
+            answer = await missing.answer(timeout=20)
+            assert not answer.applied
+            assert "give the result" in answer.note
+            given = await atone.resolve(Optional, "1", "find", landed=True, result=None, reason="I looked")
+            assert (await given.answer(timeout=20)).applied
+            done = await atone.outcome(Optional, "1", timeout=20)
+            assert isinstance(done, Completed)
+            assert done[Optional.find] is None
+
+    run(main())
+
+
+def test_an_action_that_returns_nothing_is_vouched_for_without_a_result(tmp_path: Path) -> None:
+    """There is only one thing that it can have returned."""
+
+    async def main() -> None:
+        world = World()
+        world.always("send", lands_and_raises(OSError("no answer")))
+        async with opened(sqlite(tmp_path), Silent(world)) as atone:
+            assert isinstance(await atone.execute(Silent, Order(), saga_id="1"), NeedsAttention)
+            receipt = await atone.resolve(Silent, "1", "send", landed=True, reason="I looked")
+            assert (await receipt.answer(timeout=20)).applied
 
     run(main())

@@ -7,12 +7,15 @@ or decide whether a request applies: the saga's owner answers. The base of `Orch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Final
 
-from atone._runtime.bound import BoundSaga, event_field, payload_context_of
+from atone._runtime.bound import BoundSaga, BoundStep, event_field, payload_context_of
 from atone._runtime.requests import Receipt
 from atone.definition import Saga, Seconds
 from atone.errors import UnknownSaga
+
+# What `resolve` is given when nobody says what the action returned: None would be a result.
+NOT_GIVEN: Final = object()
 
 
 class Steering(ABC):
@@ -43,10 +46,13 @@ class Steering(ABC):
         self, saga: type[Saga[Any]], saga_id: str, step: str | None = None, /, *, reason: str, by: str = "api"
     ) -> Receipt:
         """Give a step (or all that need it) another round of attempts at once. Errors as `cancel`."""
+        if step is not None:
+            _step_of(self._bound_to(saga), step)
         return await self._ask(saga, saga_id, "retry", by=by, reason=reason, step=step)
 
     async def skip(self, saga: type[Saga[Any]], saga_id: str, step: str, /, *, reason: str, by: str = "api") -> Receipt:
         """Skip a step that needs attention, or its undo: then the saga ends FAILED. Errors as `cancel`."""
+        _step_of(self._bound_to(saga), step)
         return await self._ask(saga, saga_id, "skip", by=by, reason=reason, step=step)
 
     async def resolve(
@@ -57,20 +63,24 @@ class Steering(ABC):
         /,
         *,
         landed: bool,
-        result: object = None,
+        result: object = NOT_GIVEN,
         reason: str,
         by: str = "api",
     ) -> Receipt:
         """Vouch for what an unknown step did: it landed, with this result, or it surely had no effect.
 
+        Leave `result` out for a compensation, and for an action that returns None.
+
         Raises:
             PayloadError: The result is not of the step's declared type. Nothing was written.
         """
         bound = self._bound_to(saga)
-        if step not in bound.steps:
-            raise UnknownSaga(f"{bound.plan.name} has no step {step!r}; its steps are {', '.join(bound.steps)}.")
+        found = _step_of(bound, step)
+        if result is NOT_GIVEN and found.definition.result_type in (None, type(None)):
+            result = None
+        # An action without its result is refused in the saga's own words; a compensation has none.
         context = payload_context_of(self._tenant, bound.plan.name, saga_id, step)
-        payload = bound.steps[step].result.encode(result, context) if landed else None
+        payload = found.result.encode(result, context) if landed and result is not NOT_GIVEN else None
         said: dict[str, Any] = {"step": step, "landed": landed, "payload": payload}
         return await self._ask(saga, saga_id, "resolve", by=by, reason=reason, **said)
 
@@ -103,3 +113,9 @@ class Steering(ABC):
         return await self._ask(
             saga, saga_id, "event", by="event", reason=name, event=name, payload=data, request_id=event_id, keep=keep
         )
+
+
+def _step_of(bound: BoundSaga, step: str) -> BoundStep:
+    if step not in bound.steps:
+        raise UnknownSaga(f"{bound.plan.name} has no step {step!r}; its steps are {', '.join(bound.steps)}.")
+    return bound.steps[step]
