@@ -7,7 +7,7 @@ not run anything. Used by `Orchestrator`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from atone._core.state import SagaStatus
 from atone._runtime.bound import BoundSaga
@@ -23,15 +23,17 @@ class Catalogue:
     """Bound definitions by class.
 
     Raises:
-        DefinitionError: A class was given instead of an object, or a name and version twice.
+        DefinitionError: Something else than Saga objects was given, or a name and version twice.
     """
 
     def __init__(self, sagas: Sequence[Saga[Any]], codec: Codec) -> None:
         self._bound: dict[type[Saga[Any]], BoundSaga] = {}
         names: set[tuple[str, int]] = set()
-        for saga in sagas:
+        for saga in _listed(sagas):
             if isinstance(saga, type):
                 raise DefinitionError(f"`sagas` takes objects, not classes; write {saga.__name__}(...).")
+            if not isinstance(saga, Saga):
+                raise DefinitionError(f"`sagas` takes Saga objects, not a {type(saga).__name__}; give [MySaga(...)].")
             made = BoundSaga(saga, codec)
             if (made.plan.name, made.plan.version) in names:
                 twice = f"{made.plan.name} version {made.plan.version}"
@@ -84,3 +86,12 @@ class Catalogue:
                     f"(for one: {strangers[0].saga_id!r}). "
                     f"Give the changed definition a new version= and register both."
                 )
+
+
+def _listed(sagas: object) -> Sequence[object]:
+    """Return what was given as a list of anything: a type checker was not necessarily asked."""
+    if isinstance(sagas, str) or not isinstance(sagas, Sequence):
+        raise DefinitionError(
+            f"`sagas` takes a list of Saga objects, not a {type(sagas).__name__}; give [MySaga(...)]."
+        )
+    return cast("Sequence[object]", sagas)

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from atone._core.journal import RequestAnswered, RequestReceived
 from atone._core.state import Request
+from atone._runtime.arguments import checked_name, is_span
 from atone._runtime.ids import new_request_id
 from atone._runtime.reader import find_one, read
 from atone._runtime.wire import decode_entries, encode_entries
@@ -104,12 +105,18 @@ async def ask(
 
     Raises:
         UnknownSaga: There is no such saga, and the request is not kept for it.
-        RequestRefused: The saga is over, or no reason was given. Nothing was written.
+        RequestRefused: The saga is over, or a text or time of the request is not a usable one. Nothing was written.
     """
     if not (_says_something(reason) and _says_something(by)):
         raise RequestRefused(f"Say who asks and why, in 1 to {REASON_LENGTH_MAX} characters.")
-    request = Request(request_id or new_request_id(), kind, by, reason, step, event, payload, landed)
+    identity = new_request_id() if request_id is None else request_id
+    for what, text in (("step", step), ("event", event), ("event_id", identity)):
+        if text is not None:
+            checked_name(what, text, RequestRefused)
+    request = Request(identity, kind, by, reason, step, event, payload, landed)
     seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
+    if seconds is not None and not is_span(seconds):
+        raise RequestRefused("keep= is a finite number of seconds, 0 or more; say how long the event waits.")
     entries = _encoded(request)
     delivery = Delivery(tenant, name, saga_id, request.id, entries, os.urandom(16), seconds)
     delivered = await store.deliver(delivery)

@@ -40,6 +40,8 @@ def _usable(connection: object, path: str) -> Connection:
             "A sqlite3.Connection can't be used here: it is a second SQLite library in this process, and two of them "
             "drop each other's locks, so that a committed row can vanish. Open the file with apsw.Connection instead."
         )
+    if isinstance(connection, apsw.Connection) and _is_closed(connection):
+        raise TypeError("The connection is closed, so it is in no transaction. Open one and begin a transaction first.")
     if not isinstance(connection, apsw.Connection) or connection.is_async:
         raise TypeError(f"connection= takes a plain apsw.Connection here, not {kind.__module__}.{kind.__qualname__}.")
     if not _same_file(connection.filename, path):
@@ -50,6 +52,14 @@ def _usable(connection: object, path: str) -> Connection:
     if not connection.in_transaction:
         raise TypeError("The connection is in no transaction, so there is nothing to join. Begin one first.")
     return cast("Connection", connection)
+
+
+def _is_closed(connection: apsw.Connection) -> bool:
+    try:
+        _ = connection.in_transaction
+    except apsw.ConnectionClosedError:
+        return True
+    return False
 
 
 def _same_file(mine: str, path: str) -> bool:

@@ -41,6 +41,8 @@ class SqliteStore:
         row_bytes_max: int = 64 * 1024 * 1024,
     ) -> None:
         self._path = str(path)
+        if "\x00" in self._path:
+            raise StoreError(f"{self._path!r} names no file: it holds a NUL. Name another file for the store.")
         self._clock = clock
         self._busy_seconds = busy_seconds
         self._row_bytes_max = row_bytes_max
