@@ -11,7 +11,7 @@ import pytest
 
 from atone import Compensated, Completed, NeedsAttention, Reject, SagaStatus
 from atone.errors import NoResult, OutcomeTimeout, StoreUnavailable, UnknownSaga
-from tests.runtime.faulty_store import FaultyStore, fails_with, lost_before
+from tests.runtime.faulty_store import FaultyStore, fails_with, held, lost_before
 from tests.runtime.world import (
     Order,
     PlaceOrder,
@@ -281,6 +281,32 @@ def test_needing_attention_is_told_again_until_somebody_acts(tmp_path: Path) -> 
             waiter = asyncio.ensure_future(handle.outcome(timeout=20))
             await world.reached("ship", 4)
             await until(lambda: not waiter.done())
+            gate.set()
+            assert isinstance(await waiter, Completed)
+
+    run(main())
+
+
+def test_a_saga_that_is_set_going_while_it_is_read_is_waited_for(tmp_path: Path) -> None:
+    """It needed a person when it was found, and not any more when it was read."""
+
+    async def main() -> None:
+        world, gate, reading = World(), asyncio.Event(), asyncio.Event()
+        world.script("ship", *[raises(OSError("no answer"))] * 3)
+        store = FaultyStore(sqlite(tmp_path))
+        one, two = opened(sqlite(tmp_path), ShipOrder(world)), opened(store, ShipOrder(World()))
+        async with one as runs, two as looks:
+            assert isinstance(await runs.execute(ShipOrder, Order(), saga_id="1"), NeedsAttention)
+            world.script("ship", waits(gate))
+            handle = await looks.get(ShipOrder, "1")
+            store.always("load", held(go := asyncio.Event(), reading))
+            waiter = asyncio.ensure_future(handle.outcome(timeout=20))
+            await reading.wait()
+            await runs.retry(ShipOrder, "1", reason="it answers again")
+            await world.reached("ship", 4)
+            go.set()
+            done, _ = await asyncio.wait([waiter], timeout=0.2)
+            assert not done
             gate.set()
             assert isinstance(await waiter, Completed)
 

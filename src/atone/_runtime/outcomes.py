@@ -107,9 +107,12 @@ class Outcomes:
         query = Query(keys=tuple(keys), statuses=SETTLED_STATUSES, limit=len(keys))
         for found in await self._store.find(query):
             try:
-                self.settle(found.key, await self._read(found.key))
+                state = await self._read(found.key)
             except CorruptJournal as damage:
                 self._fail(found.key, damage)
+                continue
+            if is_settled(state):  # somebody may have set it going again since it was found
+                self.settle(found.key, state)
 
     def _fail(self, key: bytes, error: Exception) -> None:
         for future in self._waiting.pop(key, ()):
