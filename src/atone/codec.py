@@ -97,6 +97,11 @@ class Codec:
         self._plain_readable = plain_readable or encryption is None
         self._schemas: dict[Any, Schema] = {}
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether payloads are encrypted, so that their context is read at all."""
+        return self._encryption is not None
+
     def schema(self, tp: Any) -> Schema:
         """Return the schema of a payload type, made once.
 

@@ -37,6 +37,7 @@ class BoundSaga:
         self.definition: Definition = definition_of(saga)
         self.plan: Plan = self.definition.plan
         self.codec = codec
+        self._encrypts = codec.encrypts
         self.input_schema: Schema = codec.schema(self.definition.input_type)
         self.steps = {step.plan.name: BoundStep(step, codec) for step in self.definition.steps}
         self.identity = (self.plan.name, self.plan.version, self.plan.plan_hash)
@@ -78,7 +79,11 @@ class BoundSaga:
 
     def input_of(self, state: SagaState) -> Any:
         """Return the saga's decoded input."""
-        return self.input_schema.decode(state.input, payload_context(state, "input"))
+        return self.input_schema.decode(state.input, self.sealed_for(state, "input"))
+
+    def sealed_for(self, state: SagaState, field: str) -> bytes:
+        """Return the context of a payload's encryption; empty without one, for it is asked for at every decode."""
+        return payload_context(state, field) if self._encrypts else b""
 
     def arguments(self, state: SagaState, step: str) -> list[Any]:
         """Return the decoded results that the step takes by position."""
@@ -92,7 +97,7 @@ class BoundSaga:
         """
         payload = state.steps[self.plan.index[step]].result
         found = self.steps[step]
-        return found.result.decode(payload if payload is not None else b"", payload_context(state, found.field))
+        return found.result.decode(payload if payload is not None else b"", self.sealed_for(state, found.field))
 
     def tried(self, state: SagaState, step: str) -> Tried[Any]:
         """Return what is known of the action that a compensation undoes or a probe asks about."""

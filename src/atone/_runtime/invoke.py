@@ -23,7 +23,7 @@ from atone._core import facts
 from atone._core.commands import Call
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.state import SagaState
-from atone._runtime.bound import BoundSaga, BoundStep, payload_context
+from atone._runtime.bound import BoundSaga, BoundStep
 from atone.codec import describe
 from atone.definition import CannotTell, Landed, NotLanded, UserCode
 from atone.errors import PayloadError, Reject, RetryAfter
@@ -141,7 +141,7 @@ def _fact_of_value(value: Any, bound: BoundSaga, step: BoundStep, state: SagaSta
     try:
         if call.operation is Operation.PROBE:
             return _fact_of_answer(value, bound, step, state, call)
-        payload = step.result.encode(value, payload_context(state, call.step))
+        payload = step.result.encode(value, bound.sealed_for(state, call.step))
     except PayloadError as error:
         # The effect has landed and its result can't be kept: unknown, and calling again would not mend it.
         return facts.CameToNothing(call.step, call.operation, call.attempt, describe(error), repeatable=False)
@@ -151,7 +151,7 @@ def _fact_of_value(value: Any, bound: BoundSaga, step: BoundStep, state: SagaSta
 def _fact_of_answer(value: Any, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> Fact:
     match value:
         case Landed():
-            payload = step.result.encode(cast("Any", value).result, payload_context(state, call.step))
+            payload = step.result.encode(cast("Any", value).result, bound.sealed_for(state, call.step))
             return facts.Probed(call.step, call.attempt, facts.Landed.LANDED, payload)
         case NotLanded():
             return facts.Probed(call.step, call.attempt, facts.Landed.NOT_LANDED)
