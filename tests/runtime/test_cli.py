@@ -16,6 +16,7 @@ import pytest
 from atone import Completed, NeedsAttention, SagaStatus
 from atone._core.journal import Entry
 from atone.cli import main
+from atone.cli.exits import Exit
 from atone.cli.saga_json import payload_text
 from atone.cli.words import Narrator
 from atone.codec import Codec
@@ -287,6 +288,28 @@ def test_encrypted_payloads_are_said_to_be_encrypted(bench: Bench) -> None:
     assert entry["input"]["payload"] == "encrypted"
     assert entry["input"].keys() == {"payload", "bytes"}
     assert payload_text(b'"plain"') == '"plain"'
+
+
+def test_a_result_of_an_encrypted_saga_is_for_code_that_has_the_key(bench: Bench) -> None:
+    """A plain one would be refused by the worker; so it is not offered, and not sent."""
+    bench.shop.faults.add("hand_over")
+
+    async def story() -> None:
+        async with working(bench.url, bench.shop, Codec(encryption=Rot13())) as orchestrator:
+            await orchestrator.execute(SendParcel, Parcel("a cup"), saga_id="order-1", timeout=20)
+
+    bench.run(story)
+    in_code = "orchestrator.resolve(SendParcel, 'order-1', 'hand_over', landed=True"
+    told = bench.atone("explain", "SendParcel/order-1")
+    assert in_code in told.words
+    assert "hand_over --landed" not in told.words
+    assert "hand_over --not-landed" in told.words
+    for result in (["--result", '{"number": 7}'], []):
+        ran = bench.atone("resolve", "order-1", "hand_over", "--landed", *result, "--reason", "I looked", "--wait", "0")
+        assert ran.status == Exit.REFUSED
+        assert in_code in " ".join(ran.err.split())
+    ran = bench.atone("resolve", "order-1", "hand_over", "--not-landed", "--reason", "I looked", "--wait", "0")
+    assert ran.status == Exit.RECORDED
 
 
 def test_show_in_json_is_one_document_with_stable_keys(bench: Bench) -> None:
@@ -837,7 +860,6 @@ MANUAL = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(enco
 def test_the_manual_names_every_command_status_and_key(bench: Bench) -> None:
     """What is promised to scripts is written down, and what is written down exists."""
     from atone.cli.commands import app
-    from atone.cli.exits import Exit
 
     commands = {name for name in app if not name.startswith("-")}
     assert commands == set(re.findall(r"^\| `atone (\w+)", MANUAL, re.MULTILINE))

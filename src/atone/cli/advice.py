@@ -17,7 +17,7 @@ from atone._core.explain import Explanation, Option, Planned, Preview, Undo, exp
 from atone._core.plan import Plan
 from atone._core.state import SagaState
 from atone._runtime.reader import Glimpse
-from atone.cli.asking import wanted_result
+from atone.cli.asking import code_that_resolves, is_sealed_saga, is_undo, wanted_result
 from atone.cli.exits import Exit, Stop
 from atone.cli.output import Output
 from atone.cli.safe import safe
@@ -69,7 +69,9 @@ def preview_saga(out: Output, found: Glimpse, now: float) -> Exit:
 
 
 def suggestion(summary: Summary, plan: Plan, state: SagaState, option: Option) -> str:
-    """Return the command line of an option, to be copied."""
+    """Return the command line of an option, to be copied; a call in code for what needs the key of the payloads."""
+    if option.landed and option.step is not None and is_sealed_saga(state) and not is_undo(plan, state, option.step):
+        return code_that_resolves(summary, option.step)
     words = ["atone", option.command, shlex.quote(f"{summary.name}/{summary.saga_id}")]
     if option.step is not None:
         words.append(shlex.quote(option.step))

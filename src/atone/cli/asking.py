@@ -23,7 +23,7 @@ from atone.cli.output import Output
 from atone.cli.place import find_saga
 from atone.cli.safe import safe
 from atone.cli.saga_json import summary_json
-from atone.codec import Codec
+from atone.codec import Codec, is_sealed
 from atone.errors import OutcomeTimeout, PayloadError, StoreError, StoreUnavailable
 from atone.store import FINAL_STATUSES, Store, Summary
 
@@ -130,9 +130,11 @@ def _payload(found: Glimpse, wish: Wish) -> bytes | None:
     if wish.result is not None:
         if not wish.landed:
             raise Stop(Exit.USAGE, "usage", "A result goes with --landed only. Leave --result out, or add --landed.")
+        _refuse_sealed(found, wish)
         return _json(wish.result)
-    if not wish.landed or found.plan is None or wish.step is None or _is_undo(found.plan, found.state, wish.step):
+    if not wish.landed or found.plan is None or wish.step is None or is_undo(found.plan, found.state, wish.step):
         return None
+    _refuse_sealed(found, wish)
     wanted = wanted_result(found.plan, found.state, wish.step)
     if wanted is None:
         return b"null"
@@ -143,13 +145,34 @@ def _payload(found: Glimpse, wish: Wish) -> bytes | None:
     )
 
 
+def _refuse_sealed(found: Glimpse, wish: Wish) -> None:
+    """Stop if the saga's payloads are encrypted: its worker would refuse one that is not, and there is no key here."""
+    if is_sealed_saga(found.state):
+        call = code_that_resolves(found.summary, wish.step or "step")
+        text = f"The payloads of this saga are encrypted, and there is no key here. Call from code that has it: {call}"
+        raise Stop(Exit.REFUSED, "encrypted", text)
+
+
+def is_sealed_saga(state: SagaState | None) -> bool:
+    """Whether the saga's payloads are encrypted, as far as its input tells."""
+    return state is not None and is_sealed(state.input)
+
+
+def code_that_resolves(summary: Summary, step: str) -> str:
+    """Return the call that does what `resolve --landed --result` can't do without a key."""
+    return (
+        f"await orchestrator.resolve({summary.name}, {summary.saga_id!r}, {step!r}, "
+        'landed=True, result=..., reason="...")'
+    )
+
+
 def wanted_result(plan: Plan, state: SagaState | None, step: str) -> str | None:
     """Return the type of the result that goes with `resolve --landed`; None if none does."""
     result_type = plan.steps[plan.index[step]].result_type
-    return None if result_type == "None" or _is_undo(plan, state, step) else result_type
+    return None if result_type == "None" or is_undo(plan, state, step) else result_type
 
 
-def _is_undo(plan: Plan, state: SagaState | None, step: str) -> bool:
+def is_undo(plan: Plan, state: SagaState | None, step: str) -> bool:
     """Whether it is the step's compensation that is vouched for: that has no result."""
     return state is not None and state.is_backward and state.steps[plan.index[step]].compensation.started > 0
 
