@@ -29,11 +29,7 @@ class Catalogue:
     def __init__(self, sagas: Sequence[Saga[Any]], codec: Codec) -> None:
         self._bound: dict[type[Saga[Any]], BoundSaga] = {}
         names: set[tuple[str, int]] = set()
-        for saga in _listed(sagas):
-            if isinstance(saga, type):
-                raise DefinitionError(f"`sagas` takes objects, not classes; write {saga.__name__}(...).")
-            if not isinstance(saga, Saga):
-                raise DefinitionError(f"`sagas` takes Saga objects, not a {type(saga).__name__}; give [MySaga(...)].")
+        for saga in _checked(sagas):
             made = BoundSaga(saga, codec)
             if (made.plan.name, made.plan.version) in names:
                 twice = f"{made.plan.name} version {made.plan.version}"
@@ -88,10 +84,16 @@ class Catalogue:
                 )
 
 
-def _listed(sagas: object) -> Sequence[object]:
-    """Return what was given as a list of anything: a type checker was not necessarily asked."""
+def _checked(sagas: object) -> Sequence[Saga[Any]]:
+    """Return what was given if it is a list of Saga objects; a type checker was not necessarily asked."""
     if isinstance(sagas, str) or not isinstance(sagas, Sequence):
         raise DefinitionError(
             f"`sagas` takes a list of Saga objects, not a {type(sagas).__name__}; give [MySaga(...)]."
         )
-    return cast("Sequence[object]", sagas)
+    listed = cast("Sequence[object]", sagas)
+    for saga in listed:
+        if isinstance(saga, type):
+            raise DefinitionError(f"`sagas` takes objects, not classes; write {saga.__name__}(...).")
+        if not isinstance(saga, Saga):
+            raise DefinitionError(f"`sagas` takes Saga objects, not a {type(saga).__name__}; give [MySaga(...)].")
+    return cast("Sequence[Saga[Any]]", listed)
