@@ -17,9 +17,10 @@ from typing import Any, Protocol, cast
 import msgspec
 from msgspec import inspect
 
-from atone._runtime.fidelity import Twins
-from atone._runtime.problems import describe as describe
-from atone._runtime.problems import message_of
+from atone._codec.fidelity import Twins
+from atone._codec.problems import describe as describe
+from atone._codec.problems import message_of
+from atone._codec.refusal import Refusal
 from atone.errors import DefinitionError, PayloadError
 
 _SEAL = b'"atone:sealed:1:'
@@ -45,10 +46,6 @@ _PLAIN_WORDS = re.compile(
     r"|(Integer value|Number) out of range"
 )
 _AT = re.compile(r" - at `[$.\w\[\]]*`( in `[$.\w\[\]]*`)?$")
-
-
-class Refusal(ValueError):
-    """A type's hook refuses a value; the text names types and fields only, so it is safe to show."""
 
 
 def is_sealed(data: bytes) -> bool:

@@ -120,6 +120,11 @@ class Bench:
         self._shared.empty()
         return self._shared
 
+    def reconnect(self) -> None:
+        """Make the superuser's connection anew, after the server was restarted."""
+        self.admin.close()
+        self.admin = psycopg.connect(self.server.url(), autocommit=True)
+
     def close(self) -> None:
         """Give the connection back."""
         self.admin.close()

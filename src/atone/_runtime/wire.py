@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from atone._codec.fidelity import getter
 from atone._core import journal
 from atone._core.facts import Operation
 from atone._core.journal import Entry, RequestReceived
 from atone._core.state import Request
-from atone._runtime.fidelity import getter
 from atone.errors import CorruptJournal
 
 # Left out of a row when it says this: most attempts are the first call of an action.

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from atone.codec import Refusal
+from atone._codec.refusal import Refusal
 
 
 def dump(value: object) -> bytes:
