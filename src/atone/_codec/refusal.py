@@ -1,6 +1,6 @@
 """The one error that the codec's hooks raise: its words are safe to show.
 
-Must not carry a payload's value. Raised by `codec` and by `integrations.pydantic`, turned into `PayloadError` by `codec`.
+Must not carry a payload's value. Raised by `codec` and `integrations.pydantic`, turned into `PayloadError` by `codec`.
 """
 
 from __future__ import annotations
