@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from atone import Context, Orchestrator, Retry, Saga, Tried, pivot, retriable, step
+from atone.codec import Codec
 from atone.orchestrator import Limits
 from atone.stores.sqlite import SqliteStore
 from tests.runtime.faulty_store import FaultyStore
@@ -285,9 +286,9 @@ def sqlite(path: Path) -> SqliteStore:
     return SqliteStore(path / "sagas.db")
 
 
-def opened(store: Any, *sagas: Saga[Any], **other: Any) -> Orchestrator:
+def opened(store: Any, *sagas: Saga[Any], codec: Codec | None = None, **other: Any) -> Orchestrator:
     """Return an orchestrator to enter; `other` are limits."""
-    return Orchestrator(store, sagas=list(sagas), limits=limits(**other), allow_volatile=True)
+    return Orchestrator(store, sagas=list(sagas), codec=codec, limits=limits(**other), allow_volatile=True)
 
 
 @asynccontextmanager
