@@ -68,6 +68,12 @@ def test_store_on_postgres(check: Check, name: str, postgres_bench_of: Callable[
     asyncio.run(check(postgres_bench_of(name).shared_place().subject))
 
 
+@pytest.mark.parametrize("check", STORE_CHECKS, ids=repr)
+def test_store_on_a_postgres_where_transactions_conflict(check: Check, postgres_bench: Bench) -> None:
+    """Who is told by the database to do it again does it again, and nobody notices."""
+    asyncio.run(check(postgres_bench.stormy_place().subject))
+
+
 def test_a_postgresql_is_here() -> None:
     """The tests above are not silently none at all."""
     assert SERVERS

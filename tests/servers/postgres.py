@@ -29,6 +29,24 @@ for _folder in find_postgres():
 WORKER = "wanda"
 ROW_BYTES_MAX = 100_000
 
+# Some of the statements that Atone writes with are told that they conflict with another one, as a busy or a distributed
+# database does. Callers' own connections are spared: what they do about it is theirs to decide.
+_STORM = """
+CREATE FUNCTION storm() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('application_name') = 'atone' AND random() < 0.07 THEN
+        RAISE EXCEPTION 'an injected conflict' USING ERRCODE = CASE WHEN random() < 0.5 THEN '40001' ELSE '40P01' END;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER storm AFTER INSERT OR UPDATE ON workers EXECUTE FUNCTION storm();
+CREATE TRIGGER storm AFTER INSERT OR UPDATE ON sagas EXECUTE FUNCTION storm();
+CREATE TRIGGER storm AFTER INSERT ON journal EXECUTE FUNCTION storm();
+CREATE TRIGGER storm AFTER INSERT ON requests EXECUTE FUNCTION storm();
+CREATE TRIGGER storm AFTER INSERT OR UPDATE OR DELETE ON early_events EXECUTE FUNCTION storm();
+CREATE TRIGGER storm AFTER INSERT ON dead_letters EXECUTE FUNCTION storm();
+"""
 _EMPTY = "TRUNCATE workers, definitions, sagas, journal, requests, early_events, dead_letters RESTART IDENTITY"
 
 
@@ -51,6 +69,12 @@ def run_aside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return results[0]
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so in another process, which can't tell us."""
+    while not condition():  # noqa: ASYNC110 - there is no event of it here
+        await asyncio.sleep(0.01)
+
+
 class Place:
     """A schema with Atone's tables, and a clock beside them."""
 
@@ -71,6 +95,10 @@ class Place:
     def empty(self) -> None:
         """Take out everything that a store has put in."""
         self.sql(_EMPTY)
+
+    def storm(self) -> None:
+        """Let many of the stores' statements fail for a conflict that is not there."""
+        self.sql(_STORM)
 
     def advance(self, seconds: float) -> None:
         """Move the stores' clock."""
@@ -108,6 +136,7 @@ class Bench:
         self.worker_url = server.url(user=WORKER, password=WORKER)
         self._numbers = count(1)
         self._shared: Place | None = None
+        self._stormy: Place | None = None
 
     def place(self) -> Place:
         """Return a new schema."""
@@ -119,6 +148,14 @@ class Bench:
             self._shared = self.place()
         self._shared.empty()
         return self._shared
+
+    def stormy_place(self) -> Place:
+        """Return another shared schema, where many statements fail for a conflict that is not there."""
+        if self._stormy is None:
+            self._stormy = self.place()
+            self._stormy.storm()
+        self._stormy.empty()
+        return self._stormy
 
     def reconnect(self) -> None:
         """Make the superuser's connection anew, after the server was restarted."""

@@ -129,14 +129,14 @@ async def renew(
     if register is None:
         return await _renew(session, place, worker, lease_seconds)
     async with session.connection.transaction():
-        await session.connection.execute(place.sql(_REGISTER), worker)
+        await session.value(place.sql(_REGISTER), worker)
         lease = await _renew(session, place, worker, lease_seconds)
         await keep_plans(session, place, register)
     return lease
 
 
 async def _renew(session: Session, place: Place, worker: str, lease_seconds: float) -> Lease:
-    now = await session.connection.fetchval(place.sql(_RENEW), worker, lease_seconds)
+    now = await session.value(place.sql(_RENEW), worker, lease_seconds)
     if now is None:
         raise dead(worker)
     return Lease(now, now + lease_seconds)
@@ -144,15 +144,14 @@ async def _renew(session: Session, place: Place, worker: str, lease_seconds: flo
 
 async def claim(session: Session, place: Place, wish: Wish) -> Claimed:
     """Take over what needs an owner; a claim that finds nothing writes nothing."""
-    connection = session.connection
     names, versions, hashes = _columns(wish.definitions)
-    await connection.execute(place.sql(_DECLARE_DEAD), wish.worker)
-    seen = await connection.fetchrow(place.sql(_LOOK), wish.worker, names, versions, hashes, _UNCLAIMABLE_MAX)
+    await session.value(place.sql(_DECLARE_DEAD), wish.worker)
+    seen = await session.row(place.sql(_LOOK), wish.worker, names, versions, hashes, _UNCLAIMABLE_MAX)
     if not seen["alive"]:
         raise dead(wish.worker)
     taken = await _take(session, place, wish, seen)
     if seen["left_behind"]:
-        await connection.execute(place.sql(_FORGET_EMPTY_HANDED), seen["left_behind"])
+        await session.value(place.sql(_FORGET_EMPTY_HANDED), seen["left_behind"])
     if seen["passed_by"]:
         await take_early_events(session, place, seen["passed_by"])
     given_up = await give_up_early(session, place) if seen["run_out"] else 0
@@ -164,12 +163,12 @@ async def _take(session: Session, place: Place, wish: Wish, seen: Any) -> tuple[
     mine = sorted(set(seen["mine"]) - wish.known)[: wish.limit]
     room = wish.limit - len(mine)
     if seen["due"] and room > 0:
-        found = await session.connection.fetch(
+        found = await session.rows(
             place.sql(_TAKE), wish.worker, wish.lease_seconds, *_columns(wish.definitions), seen["left_behind"], room
         )
         return *mine, *(key for (key,) in found)
     if mine:
-        await session.connection.execute(place.sql(_PROLONG), wish.worker, wish.lease_seconds)
+        await session.value(place.sql(_PROLONG), wish.worker, wish.lease_seconds)
     return tuple(mine)
 
 

@@ -161,6 +161,9 @@ class Batch:
             if not unwritten:
                 return failed
             verdicts = await self._judge(unwritten)
+            stood = [turn.key for turn in unwritten if turn.birth is not None and verdicts[turn.key] == _APPLIED]
+            if stood:  # what wrote them may have been cut off before it took their early events along
+                await take_early_events(self._session, self._place, stood)
             failed |= {key: TurnResult(verdict) for key, verdict in verdicts.items() if verdict not in _NO_FAULT}
             before, turns = turns, [turn for turn in unwritten if verdicts[turn.key] == _FITS]
             if not turns:
@@ -188,7 +191,7 @@ class Batch:
         """Send the statement; return the turns that it found unfit and did not write."""
         births = [turn for turn in turns if turn.birth is not None]
         others = [turn for turn in turns if turn.birth is None] if births else turns
-        row = await self._session.connection.fetchrow(
+        row = await self._session.row(
             self._place.sql(_WRITE), self._worker, *await self._columns_of_births(births), *_columns_of_others(others)
         )
         if not row["alive"]:
@@ -221,7 +224,7 @@ class Batch:
         names = [(None, None, None) if turn.birth is None else turn.birth[:3] for turn in turns]
         tenants, sagas, ids = zip(*names, strict=True)
         keys, versions, commits = zip(*(turn[:3] for turn in turns), strict=True)
-        rows = await self._session.connection.fetch(
+        rows = await self._session.rows(
             self._place.sql(_JUDGE), self._worker, keys, versions, commits, tenants, sagas, ids
         )
         return dict(rows)

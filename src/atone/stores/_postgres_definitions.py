@@ -23,10 +23,10 @@ _KEEP = """
 
 async def learn_number(session: Session, place: Place, definition: tuple[str, int, str]) -> int:
     """Return a definition's number, which is made if need be, and remember it with the session."""
-    number = await session.connection.fetchval(place.sql(_FIND), *definition)
+    number = await session.value(place.sql(_FIND), *definition)
     while number is None:
-        await session.connection.execute(place.sql(_MAKE), *definition)
-        number = await session.connection.fetchval(place.sql(_FIND), *definition)
+        await session.value(place.sql(_MAKE), *definition)
+        number = await session.value(place.sql(_FIND), *definition)
     session.definitions[definition] = number
     return int(number)
 
@@ -35,4 +35,4 @@ async def keep_plans(session: Session, place: Place, plans: Sequence[StoredPlan]
     """Keep plans beside the sagas that follow them."""
     for plan in plans:
         await learn_number(session, place, plan[:3])
-        await session.connection.execute(place.sql(_KEEP), *plan)
+        await session.value(place.sql(_KEEP), *plan)

@@ -78,7 +78,7 @@ SELECT count(*) FROM gone
 
 async def keep_early(session: Session, place: Place, delivery: Delivery) -> bool:
     """Keep an event for a saga that does not exist yet; False if it was kept already."""
-    found = await session.connection.fetchval(
+    found = await session.value(
         place.sql(_KEEP), *delivery[:4], delivery.commit_id, delivery.entries, delivery.keep_seconds
     )
     return found is not None
@@ -88,7 +88,7 @@ async def take_early_events(session: Session, place: Place, keys: Sequence[bytes
     """Append the events that wait for these sagas to their journals, in the order in which they came."""
     for _ in range(_LOOKS_MAX):
         try:
-            if not await session.connection.fetchval(place.sql(TAKE_EARLY), keys):
+            if not await session.value(place.sql(TAKE_EARLY), keys):
                 return
         except Exception as error:
             if not is_conflict(error):  # the same request has come another way, just now
@@ -98,4 +98,4 @@ async def take_early_events(session: Session, place: Place, keys: Sequence[bytes
 
 async def give_up_early(session: Session, place: Place) -> int:
     """Turn events that have waited too long into dead letters, and return how many."""
-    return int(await session.connection.fetchval(place.sql(_GIVE_UP), _GIVEN_UP_MAX))
+    return int(await session.value(place.sql(_GIVE_UP), _GIVEN_UP_MAX))

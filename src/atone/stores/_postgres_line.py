@@ -1,8 +1,8 @@
 """Connections that may be lost: each is made when it is needed, dropped at the first doubt, and made anew.
 
-Owns whose turn it is on a connection, its settings, and the repeating of work that the database has turned down for
-conflicting with other work. It must not repeat anything whose outcome is unknown. Called by the PostgreSQL store, which
-has a line for commits, a few for everything else, and one for leases.
+Owns whose turn it is on a connection, and the repeating of what the database has turned down for conflicting with
+other work: a statement, or the whole work if that is a transaction. It must not repeat anything whose outcome is
+unknown. Called by the PostgreSQL store: a line for commits, a few for everything else, one for leases.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from atone.errors import StoreError, StoreUnavailable
 from atone.stores._postgres_errors import is_repeatable, keeps_the_connection, translated, unreached
@@ -18,8 +18,10 @@ from atone.stores._postgres_errors import is_repeatable, keeps_the_connection, t
 T = TypeVar("T")
 
 _REPEATS_MAX = 12
-_LONGEST_PAUSE_SECONDS = 0.1
+_FIRST_PAUSE_SECONDS = 0.002
+_LONGEST_PAUSE_SECONDS = 0.2
 _CLOSING_SECONDS = 2.0
+_TOO_BUSY = "The database is too busy with conflicting work; nothing was written. Try again."
 
 
 class Connection(Protocol):
@@ -30,20 +32,58 @@ class Connection(Protocol):
     async def fetchrow(self, query: str, *values: Any) -> Any: ...
     async def fetchval(self, query: str, *values: Any) -> Any: ...
     def transaction(self) -> Any: ...
+    def is_in_transaction(self) -> bool: ...
     def is_closed(self) -> bool: ...
     def terminate(self) -> None: ...
     async def close(self, *, timeout: float) -> None: ...
 
 
-class Session(NamedTuple):
-    """A connection, and the numbers of the definitions that were seen on it: another server may have others."""
+class Session:
+    """A connection, and the numbers of the definitions that were seen on it: another server may have others.
 
-    connection: Connection
-    definitions: dict[tuple[str, int, str], int]
+    Outside of a transaction a statement that was turned down is repeated here, and none that was done before it.
+    """
+
+    __slots__ = ("connection", "definitions")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.definitions: dict[tuple[str, int, str], int] = {}
+
+    async def rows(self, statement: str, *values: Any) -> list[Any]:
+        """Return all rows of a statement."""
+        return await self._repeated(self.connection.fetch, statement, values)
+
+    async def row(self, statement: str, *values: Any) -> Any:
+        """Return the first row, or None."""
+        return await self._repeated(self.connection.fetchrow, statement, values)
+
+    async def value(self, statement: str, *values: Any) -> Any:
+        """Return the first value of the first row, or None."""
+        return await self._repeated(self.connection.fetchval, statement, values)
+
+    async def _repeated(self, call: Callable[..., Awaitable[T]], statement: str, values: tuple[Any, ...]) -> T:
+        for repeats in range(_REPEATS_MAX):
+            try:
+                return await call(statement, *values)
+            except Exception as error:
+                if not is_repeatable(error) or self.connection.is_in_transaction():
+                    raise
+            await _pause(repeats)
+        raise StoreUnavailable(_TOO_BUSY)
+
+
+async def _pause(repeats: int) -> None:
+    pause = min(_FIRST_PAUSE_SECONDS * 2**repeats, _LONGEST_PAUSE_SECONDS)
+    await asyncio.sleep(random.uniform(pause / 2, pause))
 
 
 Dial: TypeAlias = Callable[[], Awaitable[Connection]]
 Work: TypeAlias = Callable[[Session], Awaitable[T]]
+
+
+class _TransactionTurnedDown(Exception):
+    """The database has rolled back a transaction that may succeed when it is done again."""
 
 
 class Line:
@@ -76,16 +116,12 @@ class Line:
                 session.connection.terminate()
 
     async def _do(self, work: Work[T]) -> T:
-        for _ in range(_REPEATS_MAX):
+        for repeats in range(_REPEATS_MAX):
             try:
                 return await self._try(work)
-            except Exception as error:
-                if not is_repeatable(error):
-                    raise
-            await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE_SECONDS))
-        raise StoreUnavailable(
-            f"{self._where} is too busy with conflicting work; nothing was written, {_REPEATS_MAX} times. Try again."
-        )
+            except _TransactionTurnedDown:
+                await _pause(repeats)
+        raise StoreUnavailable(_TOO_BUSY)
 
     async def _try(self, work: Work[T]) -> T:
         session = self._session
@@ -98,8 +134,8 @@ class Line:
                 # Cancelled callers end here too: an answer to them must not be read by the next caller.
                 self._session = None
                 session.connection.terminate()
-            if is_repeatable(error):
-                raise
+            if is_repeatable(error) and isinstance(error, Exception):
+                raise _TransactionTurnedDown from error
             better = translated(error, self._where)
             if better is error:
                 raise
@@ -107,7 +143,7 @@ class Line:
 
     async def _opened(self) -> Session:
         try:
-            return Session(await self._dial(), {})
+            return Session(await self._dial())
         except Exception as error:
             better = unreached(error, self._where)
             if better is error:

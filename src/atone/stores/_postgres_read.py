@@ -51,7 +51,7 @@ async def load(
 ) -> Sequence[Loaded | None]:
     """Read sagas and their rows, all as of one moment."""
     found: dict[bytes, tuple[Summary, list[Row]]] = {}
-    for record in await session.connection.fetch(place.sql(_LOAD), list({*keys}), after):
+    for record in await session.rows(place.sql(_LOAD), list({*keys}), after):
         if record[0] not in found:
             found[record[0]] = Summary(*record[_SUMMARY]), []
         if record[_ROW][0] is not None:
@@ -67,7 +67,7 @@ async def find(session: Session, place: Place, query: Query) -> Sequence[Summary
     """Read the summaries that fit."""
     statuses, keys = query.statuses, query.keys
     any_finished = statuses is None or bool(statuses & FINAL_STATUSES)
-    records = await session.connection.fetch(
+    records = await session.rows(
         place.sql(_FIND),
         query.tenant,
         query.name,
@@ -86,7 +86,7 @@ async def find(session: Session, place: Place, query: Query) -> Sequence[Summary
 async def _plans(session: Session, place: Place, summaries: Iterable[Summary]) -> dict[Any, str | None]:
     wanted = {_definition(summary) for summary in summaries}
     names, versions, hashes = zip(*wanted, strict=True) if wanted else ((), (), ())
-    records = await session.connection.fetch(place.sql(_PLANS), names, versions, hashes)
+    records = await session.rows(place.sql(_PLANS), names, versions, hashes)
     return {tuple(record)[:3]: record["plan"] for record in records}
 
 

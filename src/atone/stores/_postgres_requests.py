@@ -47,7 +47,7 @@ async def deliver(session: Session, place: Place, delivery: Delivery, patience_s
     """Append the request, or keep an event for a saga that does not exist yet."""
     until = time.monotonic() + patience_seconds
     while time.monotonic() < until:
-        found = await session.connection.fetchrow(place.sql(_FIND), *delivery[:4])
+        found = await session.row(place.sql(_FIND), *delivery[:4])
         answer = await _deliver(session, place, delivery, found)
         if answer is not None:
             return answer
@@ -63,7 +63,7 @@ async def _deliver(session: Session, place: Place, delivery: Delivery, found: An
         return Delivered.FINAL
     try:
         values = (found["key"], delivery.request_id, delivery.commit_id, delivery.entries)
-        return Delivered.APPENDED if await session.connection.fetchval(place.sql(_APPEND), *values) else None
+        return Delivered.APPENDED if await session.value(place.sql(_APPEND), *values) else None
     except Exception as error:
         if is_conflict(error):  # the same request came twice at once; the other one has it
             return None
@@ -75,7 +75,7 @@ async def _keep(session: Session, place: Place, delivery: Delivery) -> Delivered
         return Delivered.UNKNOWN
     if not await keep_early(session, place, delivery):
         return Delivered.DUPLICATE
-    born = await session.connection.fetchrow(place.sql(_FIND), *delivery[:4])
+    born = await session.row(place.sql(_FIND), *delivery[:4])
     if born is not None:  # its saga was born meanwhile, and may not have seen it
         await take_early_events(session, place, [born["key"]])
     return Delivered.KEPT

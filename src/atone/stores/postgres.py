@@ -185,7 +185,10 @@ class PostgresStore:
     async def _dial(self, plans: str, lock_seconds: float) -> Connection:
         # The server's own patience ends first: its answer says that nothing was written, silence would say nothing.
         connection = await _connect(
-            self._dsn, command_timeout=self._statement_seconds + 1, statement_cache_size=self._statement_cache_size
+            self._dsn,
+            connect_seconds=self._statement_seconds + 1,
+            command_timeout=self._statement_seconds + 1,
+            statement_cache_size=self._statement_cache_size,
         )
         if not self._statement_cache_size:
             return connection
@@ -266,13 +269,13 @@ class _Visit:
             raise better from error
 
 
-async def _connect(dsn: str, **options: Any) -> Connection:
+async def _connect(dsn: str, *, connect_seconds: float = _CONNECTING_SECONDS, **options: Any) -> Connection:
     if "application_name=" not in dsn:
         options["server_settings"] = {"application_name": "atone"}
     if "," in urlsplit(dsn).netloc and "target_session_attrs=" not in dsn:
         options["target_session_attrs"] = "read-write"
     # A statement that was prepared stays so: it is the same few for as long as the connection lives.
-    connection = await asyncpg.connect(dsn, timeout=_CONNECTING_SECONDS, max_cached_statement_lifetime=0, **options)
+    connection = await asyncpg.connect(dsn, timeout=connect_seconds, max_cached_statement_lifetime=0, **options)
     return cast("Connection", connection)
 
 
