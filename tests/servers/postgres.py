@@ -157,6 +157,11 @@ class Bench:
         self._stormy.empty()
         return self._stormy
 
+    def script(self, text: str) -> None:
+        """Run a script as the superuser, as psql would: it may have transactions of its own."""
+        with psycopg.connect(self.server.url(), autocommit=True) as connection:
+            connection.execute(text)
+
     def reconnect(self) -> None:
         """Make the superuser's connection anew, after the server was restarted."""
         self.admin.close()

@@ -111,9 +111,10 @@ def translated(error: BaseException, where: str) -> BaseException:
 
 def unreached(error: BaseException, where: str) -> BaseException:
     """Return the same for a connection that could not be made."""
-    if code_of(error) is not None or not _is_foreign(error):
+    is_misnamed = isinstance(error, ValueError)  # the driver could not even read the address
+    if code_of(error) is not None or not (is_misnamed or _is_foreign(error)):
         return translated(error, where)
-    kind, text = (StoreError, _MISNAMED) if is_unsendable(error) else (StoreUnavailable, _UNREACHED)
+    kind, text = (StoreError, _MISNAMED) if is_misnamed else (StoreUnavailable, _UNREACHED)
     better = kind(text.format(where=where, error=str(error) or type(error).__name__))
     better.__cause__ = error
     return better

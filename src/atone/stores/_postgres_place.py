@@ -12,6 +12,7 @@ from atone.errors import StoreError
 
 CLOCK_SQL = "CAST(extract(epoch FROM clock_timestamp()) AS float8)"
 
+_SCHEMA = re.compile(r"\bSCHEMA (IF NOT EXISTS )?atone\b")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
@@ -36,5 +37,5 @@ class Place:
         return found
 
     def _here(self, text: str) -> str:
-        moved = text.replace("atone.", f"{self._quoted}.").replace("SCHEMA atone", f"SCHEMA {self._quoted}")
+        moved = _SCHEMA.sub(rf"SCHEMA \1{self._quoted}", text.replace("atone.", f"{self._quoted}."))
         return moved.replace("clock()", self._clock_sql)

@@ -26,15 +26,12 @@ CREATE TABLE IF NOT EXISTS atone.migrations (
 _NOTE = "INSERT INTO atone.migrations (number, name) VALUES ($1, $2)"
 _LOCK = "SELECT pg_advisory_xact_lock($1)"
 _HAS_SCHEMA = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
-_HAS_LEDGER = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE n.nspname = $1 AND c.relname = 'migrations')
+# One statement: another process may be making the tables right now.
+_HOLDS = """
+SELECT count(*) FILTER (WHERE c.relname = 'migrations') > 0 AS is_atones, count(*) > 0 AS is_used
+  FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1
 """
 _APPLIED = "SELECT number, name FROM atone.migrations"
-_ANYTHING_ELSE = """
-SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-                WHERE n.nspname = $1)
-"""
 _HAS_ROLES = "SELECT count(*) = 2 FROM pg_catalog.pg_roles WHERE rolname IN ('atone_worker', 'atone_reader')"
 # The tables belong to the role rather than to whoever migrates, if that is a member of it and the role may make them.
 _MAY_BE_OWNER = """
@@ -145,9 +142,10 @@ async def _missing(connection: Connection, place: Place, where: str, *, post: bo
 
 
 async def _applied(connection: Connection, place: Place, where: str) -> Mapping[int, str]:
-    if await connection.fetchval(_HAS_LEDGER, place.schema):
+    holds = await connection.fetchrow(_HOLDS, place.schema)
+    if holds["is_atones"]:
         return dict(await connection.fetch(place.sql(_APPLIED)))
-    if await connection.fetchval(_ANYTHING_ELSE, place.schema):
+    if holds["is_used"]:
         raise StoreSchemaError(
             f"Schema {place.schema} in {where} holds something else than Atone's tables. Name a schema of its own."
         )

@@ -7,6 +7,7 @@ Called by the PostgreSQL store, for `renew`.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import Future
 from typing import TypeVar
@@ -26,10 +27,12 @@ class LineThread:
         self._gate = threading.Lock()
         self._open: tuple[asyncio.AbstractEventLoop, Line, asyncio.Event] | None = None
         self._thread: threading.Thread | None = None
+        self._process = 0
 
     async def open(self) -> None:
         """Start the thread; its connection is made when it is needed."""
         ready: Future[None] = Future()
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._main, args=(ready,), name="atone-postgres-lease", daemon=True)
         self._thread.start()
         await asyncio.wrap_future(ready)
@@ -50,6 +53,8 @@ class LineThread:
         with self._gate:
             if self._open is None:
                 raise StoreError(f"The store {self._where} is not open. Enter it with `async with` first.")
+            if self._process != os.getpid():  # a fork has no such thread: the call would never come back
+                raise StoreError(f"The store {self._where} was opened in another process. Open it after the fork.")
             loop, line, _ = self._open
             reply = asyncio.run_coroutine_threadsafe(line.do(work), loop)
         return reply.result()

@@ -139,8 +139,9 @@ class PostgresStore:
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
         joined = foreign(connection)
-        if turn.birth is None or len(turn.entries) > self._row_bytes_max:
+        if len(turn.entries) > self._row_bytes_max or not _postgres_start.is_storable(turn):
             return TurnResult.REFUSED
+        assert turn.birth is not None, "it is storable"
         definition = (turn.birth.name, turn.birth.definition_version, turn.birth.plan_hash)
         # On a connection of ours: in the caller's transaction it would hold up every other start of this definition.
         number = await self._open.others.do(lambda session: learn_number(session, self._place, definition))

@@ -200,9 +200,17 @@ def _reachable(bin_dir: Path, folder: Path) -> Path:
     """Return the programs' folder, or a copy of it where the server's user can reach it."""
     if _is_reachable(bin_dir):
         return bin_dir
-    copy = folder / "pginstall"
-    shutil.copytree(bin_dir.parent, copy, symlinks=True)
-    copy.chmod(0o755)
+    # A wheel keeps its libraries beside the package, and finds them by their way from the programs.
+    package = bin_dir.parent.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    copy = folder / "programs" / package.name / bin_dir.parent.name
+    shutil.copytree(bin_dir.parent, copy)
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / "programs" / libraries.name)
+    for place, _, names in os.walk(folder / "programs"):
+        Path(place).chmod(0o755)
+        for name in names:
+            Path(place, name).chmod(0o755)
     return copy / bin_dir.name
 
 
