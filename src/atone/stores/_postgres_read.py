@@ -5,7 +5,7 @@ Each call is one statement, so that what it returns was there at one moment. It 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from atone.store import FINAL_STATUSES, Loaded, Query, Row, Summary
@@ -26,21 +26,12 @@ SELECT d.name, d.version, d.plan_hash, d.plan
   JOIN atone.definitions AS d USING (name, version, plan_hash)
 """
 
-# The first condition says the words of an index when it is false, so that it is used: most sagas are over, and nobody
-# looks for them then. Values are known when this is planned, so what is not asked for costs nothing.
-_FIND = """
-SELECT * FROM atone.summaries
- WHERE ($10 OR status NOT IN ('completed', 'compensated', 'failed'))
-   AND ($1::text IS NULL OR tenant = $1)
-   AND ($2::text IS NULL OR name = $2)
-   AND ($3::text IS NULL OR saga_id = $3)
-   AND ($4::text[] IS NULL OR status = ANY ($4))
-   AND ($5::bytea[] IS NULL OR key = ANY ($5))
-   AND ($6::integer IS NULL OR version = $6)
-   AND ($7::text IS NULL OR plan_hash <> $7)
-   AND ($8::bytea IS NULL OR key > $8)
- ORDER BY key LIMIT $9
-"""
+# Only what is asked for becomes a condition, so that one plan for each kind of question is good for all its values.
+_FIND = "SELECT * FROM atone.summaries WHERE true"
+_IN_ORDER = " ORDER BY key LIMIT $"
+# The words of two indexes: most sagas are over, and these questions are about the others.
+_UNFINISHED = " AND status NOT IN ('completed', 'compensated', 'failed')"
+_IN_NEED = " AND status = 'needs_attention'"
 
 _SUMMARY = slice(len(Summary._fields))
 _ROW = slice(len(Summary._fields), None)
@@ -65,22 +56,28 @@ async def load(
 
 async def find(session: Session, place: Place, query: Query) -> Sequence[Summary]:
     """Read the summaries that fit."""
-    statuses, keys = query.statuses, query.keys
-    any_finished = statuses is None or bool(statuses & FINAL_STATUSES)
-    records = await session.rows(
-        place.sql(_FIND),
-        query.tenant,
-        query.name,
-        query.saga_id,
-        None if statuses is None else sorted(statuses),
-        None if keys is None else list({*keys}),
-        query.definition_version,
-        query.other_hash_than,
-        query.after,
-        query.limit,
-        any_finished,
-    )
-    return [Summary(*record) for record in records]
+    text, values = _FIND, list[Any]()
+    for condition, value in (*_conditions(query), (_IN_ORDER, query.limit)):
+        values.append(value)
+        text += condition.replace("$", f"${len(values)}")
+    if query.statuses is not None and not query.statuses & FINAL_STATUSES:
+        words = _IN_NEED if query.statuses == frozenset({"needs_attention"}) else _UNFINISHED
+        text = text.replace(_FIND, _FIND + words)
+    return [Summary(*record) for record in await session.rows(place.sql(text), *values)]
+
+
+def _conditions(query: Query) -> Iterator[tuple[str, Any]]:
+    conditions = {
+        " AND tenant = $": query.tenant,
+        " AND name = $": query.name,
+        " AND saga_id = $": query.saga_id,
+        " AND status = ANY ($)": None if query.statuses is None else sorted(query.statuses),
+        " AND key = ANY ($)": None if query.keys is None else list({*query.keys}),
+        " AND version = $": query.definition_version,
+        " AND plan_hash <> $": query.other_hash_than,
+        " AND key > $": query.after,
+    }
+    return ((condition, value) for condition, value in conditions.items() if value is not None)
 
 
 async def _plans(session: Session, place: Place, summaries: Iterable[Summary]) -> dict[Any, str | None]:

@@ -7,6 +7,7 @@ and by `open_store`. Needs the `postgres` extra.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from functools import partial
 from types import TracebackType
@@ -29,11 +30,13 @@ from atone.stores._postgres_thread import LineThread
 _CONNECTING_SECONDS = 5.0
 _IDENTITY = "SELECT id FROM atone.identity"
 
-# Statements go by indexes whatever the statistics say: a plan that was made while the tables were empty stays good.
+# Statements go by indexes whatever the statistics say, so each is planned once: a plan that was made while the tables
+# were empty stays good.
 _SETTINGS = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
     "jit": "off",
     "search_path": "pg_catalog",
     "default_transaction_isolation": "read committed",
@@ -104,13 +107,12 @@ class PostgresStore:
                 await _postgres_schema.migrate(connection, self._place, self._where)
             await _postgres_schema.check(connection, self._place, self._where)
             self._identity = str(await connection.fetchval(self._place.sql(_IDENTITY)))
-        # One plan for commits, whatever is in the batch; a new one for each look, for they are few and of many shapes.
-        # A commit waits for no lock for long: all that its neighbours do waits with it.
-        lease_lines = partial(self._dial, "force_generic_plan", self._statement_seconds / 2)
+        patient = partial(self._dial, self._statement_seconds / 2)
         lines = _Lines(
-            Line(partial(self._dial, "force_generic_plan", self._statement_seconds / 6), self._where),
-            Lines(partial(self._dial, "force_custom_plan", self._statement_seconds / 2), self._where, self._readers),
-            LineThread(lease_lines, self._where),
+            # A commit waits for no lock for long: all that its neighbours do waits with it.
+            Line(partial(self._dial, self._statement_seconds / 6), self._where),
+            Lines(patient, self._where, self._readers),
+            LineThread(patient, self._where),
         )
         await lines.leases.open()
         return lines
@@ -121,9 +123,7 @@ class PostgresStore:
         lines, self._lines = self._lines, None
         try:
             if lines is not None:
-                await lines.commits.close()
-                await lines.others.close()
-                await lines.leases.close()
+                await asyncio.gather(lines.commits.close(), lines.others.close(), lines.leases.close())
         finally:
             self._entered = False
 
@@ -183,7 +183,7 @@ class PostgresStore:
             raise StoreClosed(f"The store {self._where} is not open. Enter it with `async with` first.")
         return self._lines
 
-    async def _dial(self, plans: str, lock_seconds: float) -> Connection:
+    async def _dial(self, lock_seconds: float) -> Connection:
         # The server's own patience ends first: its answer says that nothing was written, silence would say nothing.
         connection = await _connect(
             self._dsn,
@@ -196,7 +196,6 @@ class PostgresStore:
         statement_seconds = str(int(self._statement_seconds * 1000))
         settings = {
             **_SETTINGS,
-            "plan_cache_mode": plans,
             "statement_timeout": statement_seconds,
             "idle_in_transaction_session_timeout": statement_seconds,
             "lock_timeout": str(int(lock_seconds * 1000)),
