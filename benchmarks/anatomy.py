@@ -32,8 +32,10 @@ from atone._runtime.runner import Runner
 from atone._runtime.worker import Worker
 from atone.codec import Schema
 from atone.orchestrator import Limits
-from atone.store import Turn, TurnResult
+from atone.store import Store, Turn, TurnResult
+from atone.stores.postgres import PostgresStore
 from atone.stores.sqlite import SqliteStore
+from benchmarks.database import databases
 from benchmarks.load import Loaded, closed_loop
 from benchmarks.order_saga import AN_ORDER, PlaceOrder, saga_id, the_saga
 from benchmarks.recording import WatchedStore
@@ -158,32 +160,48 @@ def _clocks(ledger: Ledger, waits: _Waits) -> Generator[None]:
             one.stop()
 
 
-async def _load(workload: str, inflight: int, seconds: float) -> tuple[Loaded, WatchedStore]:
-    with TemporaryDirectory(prefix="atone-anatomy-") as folder:
-        store = WatchedStore(SqliteStore(Path(folder) / "anatomy.db"))
-        limits = Limits(sagas_in_flight_max=max(Limits.sagas_in_flight_max, 2 * inflight))
-        async with Orchestrator(store, sagas=[the_saga(workload)], limits=limits) as orchestrator:
+@contextmanager
+def _place(kind: str) -> Generator[Callable[[], Store], None, None]:
+    """Make an empty file, or an empty database on a server of its own, and give what opens it."""
+    if kind == "sqlite":
+        with TemporaryDirectory(prefix="atone-anatomy-") as folder:
+            yield lambda: SqliteStore(Path(folder) / "anatomy.db")
+        return
+    with databases() as server:
+        dsn = server.url(server.new())
+        yield lambda: PostgresStore(dsn)
 
-            async def run_one(client: int, number: int) -> None:
-                await orchestrator.execute(PlaceOrder, AN_ORDER, saga_id=saga_id(client, number))
 
-            return await closed_loop(run_one, inflight=inflight, warmup_seconds=0.5, seconds=seconds), store
+async def _load(inner: Store, workload: str, inflight: int, seconds: float) -> tuple[Loaded, WatchedStore]:
+    store = WatchedStore(inner)
+    limits = Limits(sagas_in_flight_max=max(Limits.sagas_in_flight_max, 2 * inflight))
+    async with Orchestrator(store, sagas=[the_saga(workload)], limits=limits) as orchestrator:
+
+        async def run_one(client: int, number: int) -> None:
+            await orchestrator.execute(PlaceOrder, AN_ORDER, saga_id=saga_id(client, number))
+
+        return await closed_loop(run_one, inflight=inflight, warmup_seconds=0.5, seconds=seconds), store
 
 
-def account(workload: str, inflight: int, seconds: float) -> dict[str, Any]:
+def account(kind: str, workload: str, inflight: int, seconds: float) -> dict[str, Any]:
     """Return CPU microseconds per saga by part; the whole run counts, warm-up included."""
+    with _place(kind) as opened:
+        return _account(opened(), workload, inflight, seconds) | {"store": kind}
+
+
+def _account(inner: Store, workload: str, inflight: int, seconds: float) -> dict[str, Any]:
     within, around = clock_cost_ns()
     ledger, waits = Ledger(), _Waits()
     with _clocks(ledger, waits):
         loop_ns, all_ns = thread_time_ns(), process_time_ns()
-        loaded, store = asyncio.run(_load(workload, inflight, seconds))
+        loaded, store = asyncio.run(_load(inner, workload, inflight, seconds))
         loop_ns, all_ns = thread_time_ns() - loop_ns, process_time_ns() - all_ns
     sagas = loaded.sagas
     # A clock's cost falls partly into its own part, the rest into the part around it, which here is the remainder.
     parts = {part: (ns - ledger.calls[part] * within) / sagas / 1000 for part, ns in ledger.ns.items()}
     loop = (loop_ns - sum(ledger.calls.values()) * around) / sagas / 1000
     parts["asyncio, clients, committer, the rest"] = loop - sum(parts.values())
-    parts["other threads: the store"] = (all_ns - loop_ns) / sagas / 1000
+    parts["other threads"] = (all_ns - loop_ns) / sagas / 1000
     return {
         "benchmark": "anatomy",
         "workload": workload,
@@ -201,22 +219,23 @@ def account(workload: str, inflight: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def profile(workload: str, inflight: int, seconds: float) -> str:
+def profile(kind: str, workload: str, inflight: int, seconds: float) -> str:
     """Return cProfile's list of the event loop's thread, by time within the function, then by time below it."""
     profiler = cProfile.Profile()
-    profiler.enable()
-    loaded, _ = asyncio.run(_load(workload, inflight, seconds))
-    profiler.disable()
+    with _place(kind) as opened:
+        profiler.enable()
+        loaded, _ = asyncio.run(_load(opened(), workload, inflight, seconds))
+        profiler.disable()
     text = io.StringIO()
-    print(f"cProfile, {workload}, {inflight} in flight: {loaded.sagas} sagas", file=text)
+    print(f"cProfile, {kind}, {workload}, {inflight} in flight: {loaded.sagas} sagas", file=text)
     for order in ("tottime", "cumtime"):
         pstats.Stats(profiler, stream=text).strip_dirs().sort_stats(order).print_stats(TOP)
     return text.getvalue()
 
 
-def show(workload: str, inflight: int, seconds: float, *, as_json: bool) -> None:
+def show(kind: str, workload: str, inflight: int, seconds: float, *, as_json: bool) -> None:
     """Print the accounting; without `as_json`, cProfile's list as well."""
-    found = account(workload, inflight, seconds)
+    found = account(kind, workload, inflight, seconds)
     if as_json:
         print(json.dumps(found), flush=True)
         return
@@ -227,4 +246,4 @@ def show(workload: str, inflight: int, seconds: float, *, as_json: bool) -> None
     print(f"\n{'part':40} {'us/saga':>8} {'calls':>7}")
     for part, microseconds in parts.items():
         print(f"{part:40} {microseconds:8.1f} {calls.get(part, '')!s:>7}")
-    print(f"\n{profile(workload, inflight, seconds)}", flush=True)
+    print(f"\n{profile(kind, workload, inflight, seconds)}", flush=True)

@@ -1,30 +1,39 @@
 """One run of one side, Atone or the floor, in a process of its own, so that its CPU time can be told apart.
 
-Owns nothing but this process: it reads a task as JSON from its command line, runs it on a fresh file and prints what it
-measured as JSON. Must not compare. Started by `throughput`.
+Owns nothing but this process: it reads a task as JSON from its command line, runs it on a fresh file or in the database
+that it is given, and tells what it measured. Must not compare. Started by `throughput` and `compare`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import apsw
 import msgspec
 
 from atone import Compensated, Completed, Orchestrator
 from atone.orchestrator import Limits
+from atone.store import Store
+from atone.stores.postgres import PostgresStore
 from atone.stores.sqlite import SqliteStore
 from benchmarks.floor import Floor
-from benchmarks.load import Loaded, RunOne, closed_loop
+from benchmarks.floor_postgres import FloorPostgres
+from benchmarks.load import Loaded, RunOne, await_go, closed_loop, tell
 from benchmarks.order_saga import AN_ORDER, PlaceOrder, saga_id, the_saga
 from benchmarks.recording import Recording, WatchedStore
 
 
 class Task(msgspec.Struct):
-    """What to run. `directory` is where the database file is made; `recording` tells the floor what to write."""
+    """What to run, and where: in the database at `dsn`, or else on a file made in `directory`.
+
+    `recording` tells the floor on SQLite what to write; `server_pid` is the first process of the database server.
+    """
 
     side: Literal["atone", "floor"]
     workload: str
@@ -33,20 +42,50 @@ class Task(msgspec.Struct):
     seconds: float
     directory: str | None = None
     recording: Recording | None = None
+    dsn: str | None = None
+    server_pid: int | None = None
 
 
 def run(task: Task) -> Loaded:
-    """Run the task on a file that is made for it and deleted afterwards."""
+    """Run the task; a file is made for it and deleted afterwards, a database is left as it is."""
+    if task.dsn is not None:
+        return asyncio.run(_run_in_database(task, task.dsn))
     with TemporaryDirectory(prefix="atone-bench-", dir=task.directory) as folder:
         file = Path(folder) / "bench.db"
-        loaded = asyncio.run(_run_atone(task, file) if task.side == "atone" else _run_floor(task, file))
+        loaded = asyncio.run(_run_on_file(task, file))
         loaded.disk_bytes = file.stat().st_size
+        loaded.versions["SQLite"] = apsw.sqlite_lib_version()
         return loaded
 
 
-async def _run_atone(task: Task, file: Path) -> Loaded:
+async def _run_in_database(task: Task, dsn: str) -> Loaded:
+    if task.side == "atone":
+        loaded = await _run_atone(task, PostgresStore(dsn))
+    else:
+        floor = FloorPostgres(dsn, task.workload)
+        await floor.start()
+        loaded = await _measured(task, floor.run_one)
+        loaded.turns, loaded.batches = floor.turns, floor.batches
+        await floor.close()
+    loaded.versions["asyncpg"] = version("asyncpg")
+    return loaded
+
+
+async def _run_on_file(task: Task, file: Path) -> Loaded:
+    if task.side == "atone":
+        return await _run_atone(task, SqliteStore(file))
+    assert task.recording is not None, "the floor on SQLite writes a recording"
+    floor = Floor(str(file), task.recording)
+    floor.start()
+    loaded = await _measured(task, floor.run_one)
+    floor.close()
+    loaded.turns, loaded.batches = floor.turns, floor.batches
+    return loaded
+
+
+async def _run_atone(task: Task, inner: Store) -> Loaded:
     ends = Completed if task.workload == "order" else Compensated
-    store = WatchedStore(SqliteStore(file))
+    store = WatchedStore(inner)
     limits = Limits(sagas_in_flight_max=max(Limits.sagas_in_flight_max, 2 * task.inflight))
     async with Orchestrator(store, sagas=[the_saga(task.workload)], limits=limits) as orchestrator:
 
@@ -56,26 +95,25 @@ async def _run_atone(task: Task, file: Path) -> Loaded:
 
         loaded = await _measured(task, run_one)
     loaded.turns, loaded.batches = store.turns, store.batches
-    return loaded
-
-
-async def _run_floor(task: Task, file: Path) -> Loaded:
-    assert task.recording is not None
-    floor = Floor(str(file), task.recording)
-    floor.start()
-    loaded = await _measured(task, floor.run_one)
-    floor.close()
-    loaded.turns, loaded.batches = floor.turns, floor.batches
+    loaded.versions["Atone"] = version("atone")
     return loaded
 
 
 async def _measured(task: Task, run_one: RunOne) -> Loaded:
-    return await closed_loop(run_one, inflight=task.inflight, warmup_seconds=task.warmup_seconds, seconds=task.seconds)
+    await_go()
+    return await closed_loop(
+        run_one,
+        inflight=task.inflight,
+        warmup_seconds=task.warmup_seconds,
+        seconds=task.seconds,
+        servers=[] if task.server_pid is None else [task.server_pid],
+    )
 
 
 def main() -> None:
-    task = msgspec.json.decode(sys.argv[1], type=Task)
-    print(msgspec.json.encode(run(task)).decode())
+    loaded = run(msgspec.json.decode(sys.argv[1], type=Task))
+    loaded.versions["Python"] = platform.python_version()
+    tell(loaded)
 
 
 if __name__ == "__main__":

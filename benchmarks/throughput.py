@@ -1,7 +1,7 @@
-"""How many sagas a second, beside the floor: the same rows written without an engine, in the same sitting.
+"""How many sagas a second, beside the floor: the least that must be written, without an engine, in the same sitting.
 
-Each round runs both sides in fresh processes on fresh files and alternates which goes first; the ratio is taken within
-a round, so that a busy moment of the machine hits both. Must not run a saga itself, `side` does. Run as
+Each round runs both sides in fresh processes on fresh files or databases and alternates which goes first; the ratio is
+taken within a round, so that a busy moment of the machine hits both. Must not run a saga itself, `side` does. Run as
 `python -m benchmarks.throughput --store sqlite --inflight 1,100,1000 --json`; `--profile` tells where the time goes.
 """
 
@@ -11,84 +11,117 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import TypeAlias
 
-import apsw
 import msgspec
 
-from benchmarks.load import Loaded
+from benchmarks.database import Databases, databases
 from benchmarks.order_saga import WORKLOADS
 from benchmarks.recording import Recording, record
+from benchmarks.runs import Run, run, spread, work_of
 from benchmarks.side import Task
 
-Round: TypeAlias = tuple[Loaded, Loaded]
+Round: TypeAlias = tuple[Run, Run]
 Figures: TypeAlias = dict[str, str | int | float]
+STORES = ("sqlite", "postgres")
 
 
-def measure(task: Task, recording: Recording, rounds: int) -> Iterator[Round]:
-    """Yield what Atone and the floor showed in each round."""
-    atone, floor = (msgspec.structs.replace(task, side="atone"), msgspec.structs.replace(task, side="floor"))
-    floor.recording = recording
-    for number in range(rounds):
-        if number % 2 == 0:
-            yield _run(atone), _run(floor)
-        else:
-            of_floor = _run(floor)
-            yield _run(atone), of_floor
+class Sides:
+    """Runs one side or the other, on what is made for it: a file, or a database on `server`."""
+
+    def __init__(self, store: str, server: Databases | None, recording: Recording) -> None:
+        self.store = store
+        self.recording = recording
+        self._server = server
+
+    @property
+    def server_version(self) -> dict[str, str]:
+        """The version of the database server, if there is one."""
+        return {} if self._server is None else {"postgresql": self._server.version}
+
+    def measure(self, task: Task, rounds: int) -> Iterator[Round]:
+        """Yield what Atone and the floor showed in each round."""
+        atone, floor = (msgspec.structs.replace(task, side="atone"), msgspec.structs.replace(task, side="floor"))
+        if self._server is None:
+            floor.recording = self.recording
+        for number in range(rounds):
+            if number % 2 == 0:
+                yield self.run(atone), self.run(floor)
+            else:
+                of_floor = self.run(floor)
+                yield self.run(atone), of_floor
+
+    def run(self, task: Task) -> Run:
+        """Run one side once."""
+        if self._server is None:
+            return run(_command(task))
+        with _database(self._server) as name:
+            dsn, pid = self._server.url(name), self._server.server_pid
+            there = msgspec.structs.replace(task, dsn=dsn, server_pid=pid)
+            return run(_command(there), place=(self._server, name))
 
 
-def _run(task: Task) -> Loaded:
-    command = [sys.executable, "-m", "benchmarks.side", msgspec.json.encode(task).decode()]
-    done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    return msgspec.json.decode(done.stdout, type=Loaded)
+def _command(task: Task) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.side", msgspec.json.encode(task).decode()]
 
 
-def report(task: Task, recording: Recording, rounds: list[Round]) -> Figures:
+@contextmanager
+def _database(server: Databases) -> Generator[str, None, None]:
+    name = server.new()
+    try:
+        yield name
+    finally:
+        server.drop(name)
+
+
+@contextmanager
+def sides(store: str, workload: str) -> Generator[Sides, None, None]:
+    """Make what both sides need: a recording of what is written for a saga, and a server if the store is on one."""
+    recording = asyncio.run(record(workload))
+    if store == "sqlite":
+        yield Sides(store, None, recording)
+        return
+    with databases() as server:
+        yield Sides(store, server, recording)
+
+
+def report(both: Sides, task: Task, rounds: list[Round]) -> Figures:
     """Return the figures of one level: medians over the rounds, with their spread."""
     atone, floor = [one for one, _ in rounds], [other for _, other in rounds]
-    ratios = [one.sagas_per_second / other.sagas_per_second for one, other in rounds]
-    rates = [one.sagas_per_second for one in atone]
-    floor_rates = [one.sagas_per_second for one in floor]
+    rates = [(one.loaded.sagas_per_second, other.loaded.sagas_per_second) for one, other in rounds]
     return {
         "benchmark": "throughput",
-        "store": "sqlite",
+        "store": both.store,
         "workload": task.workload,
         "inflight": task.inflight,
-        "sagas_per_second": round(median(rates), 1),
-        "sagas_per_second_min": round(min(rates), 1),
-        "sagas_per_second_max": round(max(rates), 1),
-        "floor_per_second": round(median(floor_rates), 1),
-        "floor_per_second_min": round(min(floor_rates), 1),
-        "floor_per_second_max": round(max(floor_rates), 1),
-        "ratio": round(median(ratios), 3),
-        "ratio_min": round(min(ratios), 3),
-        "ratio_max": round(max(ratios), 3),
-        "p50_ms": round(median(one.p50_ms for one in atone), 2),
-        "p99_ms": round(median(one.p99_ms for one in atone), 2),
-        "floor_p50_ms": round(median(one.p50_ms for one in floor), 2),
-        "floor_p99_ms": round(median(one.p99_ms for one in floor), 2),
-        # Over the whole run, warm-up and end included, so nothing under way blurs it.
-        "commits_per_saga": round(median(one.turns / one.sagas for one in atone), 3),
-        "floor_commits_per_saga": round(median(one.turns / one.sagas for one in floor), 3),
-        "batches_per_saga": round(median(one.batches / one.sagas for one in atone), 4),
-        "floor_batches_per_saga": round(median(one.batches / one.sagas for one in floor), 4),
-        "journal_bytes_per_saga": sum(len(turn.entries) for turn in recording.turns),
-        "disk_bytes_per_saga": round(median(one.disk_bytes / one.sagas for one in atone)),
-        "floor_disk_bytes_per_saga": round(median(one.disk_bytes / one.sagas for one in floor)),
-        "client_cpu_us_per_saga": round(median(one.cpu_us_per_saga for one in atone), 1),
-        "floor_cpu_us_per_saga": round(median(one.cpu_us_per_saga for one in floor), 1),
+        **spread("sagas_per_second", [rate for rate, _ in rates], 1),
+        **spread("floor_per_second", [rate for _, rate in rates], 1),
+        **spread("ratio", [rate / of_floor for rate, of_floor in rates], 3),
+        **_turns_of(atone),
+        **_turns_of(floor, "floor_"),
+        **work_of(atone),
+        **work_of(floor, "floor_"),
+        "journal_bytes_per_saga": sum(len(turn.entries) for turn in both.recording.turns),
         "rounds": len(rounds),
         "seconds": task.seconds,
         "warmup_seconds": task.warmup_seconds,
-        "python": platform.python_version(),
-        "sqlite": apsw.sqlite_lib_version(),
+        **{name.lower(): version for name, version in atone[0].loaded.versions.items()},
+        **both.server_version,
         "cpus": os.cpu_count() or 0,
         "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def _turns_of(runs: list[Run], prefix: str = "") -> dict[str, float]:
+    """Over the whole runs, warm-up and end included, so that nothing under way blurs it."""
+    loads = [one.loaded for one in runs]
+    return {
+        f"{prefix}commits_per_saga": round(median(one.turns / one.sagas for one in loads), 3),
+        f"{prefix}batches_per_saga": round(median(one.batches / one.sagas for one in loads), 4),
     }
 
 
@@ -103,13 +136,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Measure sagas a second, beside the same rows written without an engine."
     )
-    parser.add_argument("--store", choices=["sqlite"], default="sqlite")
+    parser.add_argument("--store", choices=STORES, default="sqlite")
     parser.add_argument("--inflight", type=_levels, default=[1, 100, 1000], help="levels, such as 1,100,1000")
     parser.add_argument("--workload", choices=WORKLOADS, default="order", help="compensate: the third step rejects")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs at each level (default 5)")
     parser.add_argument("--seconds", type=float, default=4.0, help="measured in each run (default 4)")
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds before, not measured (default 1)")
-    parser.add_argument("--directory", help="where the database files are made; name a disk, not a RAM disk")
+    parser.add_argument("--directory", help="where SQLite's files are made; name a disk, not a RAM disk")
     parser.add_argument("--profile", action="store_true", help="show instead where the CPU time of a saga goes")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     options = parser.parse_args()
@@ -124,16 +157,16 @@ def main() -> None:
         from benchmarks import anatomy
 
         for inflight in options.inflight:
-            anatomy.show(options.workload, inflight, options.seconds, as_json=options.json)
+            anatomy.show(options.store, options.workload, inflight, options.seconds, as_json=options.json)
         return
-    recording = asyncio.run(record(options.workload))
-    for inflight in options.inflight:
-        task = Task("atone", options.workload, inflight, options.warmup, options.seconds, options.directory)
-        figures = report(task, recording, list(measure(task, recording, options.rounds)))
-        if options.json:
-            print(json.dumps(figures), flush=True)
-        else:
-            print("\n".join(f"{name:26} {value}" for name, value in figures.items()), end="\n\n", flush=True)
+    with sides(options.store, options.workload) as both:
+        for inflight in options.inflight:
+            task = Task("atone", options.workload, inflight, options.warmup, options.seconds, options.directory)
+            figures = report(both, task, list(both.measure(task, options.rounds)))
+            if options.json:
+                print(json.dumps(figures), flush=True)
+            else:
+                print("\n".join(f"{name:32} {value}" for name, value in figures.items()), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

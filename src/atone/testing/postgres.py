@@ -106,6 +106,12 @@ class PostgresServer:
         return f"postgresql://{quote(user, safe='')}:{secret}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
     @property
+    def pid(self) -> int:
+        """The number of its first process; all others of it are below that one."""
+        assert self._process is not None, "it runs"
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """Everything that the server has said."""
         file = self._folder / "log"
