@@ -2,7 +2,7 @@
 
 Starts sagas that hold something and then wait up to an hour for an event, looks at this process before and after, and
 sends some of them their event. Must not keep anything about a saga itself while it measures memory. Run as
-`python -m benchmarks.waiting --sagas 100000 --json`.
+`python -m benchmarks.waiting --store sqlite --sagas 100000 --json`, or with `--store postgres`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import gc
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -25,6 +26,7 @@ import apsw
 from atone import Completed, Context, Orchestrator, Saga, Tried, step, wait_for_event
 from atone._runtime.worker import Worker
 from atone.orchestrator import Limits
+from atone.store import Store
 from atone.stores.sqlite import SqliteStore
 from benchmarks.load import percentile
 
@@ -118,17 +120,17 @@ def _disk_bytes(file: Path) -> int:
     return size
 
 
-async def measure(file: Path, sagas: int, wake: int) -> dict[str, object]:
-    """Run the whole measurement on a new file."""
-    async with Orchestrator(SqliteStore(file), sagas=[AwaitApproval()], limits=Limits()) as orchestrator:
+async def measure(store: Store, disk_bytes: Callable[[], int], sagas: int, wake: int) -> dict[str, object]:
+    """Run the whole measurement on a new store; `disk_bytes` tells its size."""
+    async with Orchestrator(store, sagas=[AwaitApproval()], limits=Limits()) as orchestrator:
         await _start(orchestrator, range(WARM_UP), "warm")
-        before, disk_before = _collected_bytes(), await asyncio.to_thread(_disk_bytes, file)
+        before, disk_before = _collected_bytes(), await asyncio.to_thread(disk_bytes)
         cache_before = apsw.memory_used()
         begun = perf_counter()
         await _start(orchestrator, range(sagas), "wait")
         start_seconds = perf_counter() - begun
         after_raw, cache_after = _resident_bytes(), apsw.memory_used()
-        after, disk_after = _collected_bytes(), await asyncio.to_thread(_disk_bytes, file)
+        after, disk_after = _collected_bytes(), await asyncio.to_thread(disk_bytes)
         runners = len(_worker(orchestrator).runners)
         # Spread over all of them, so that the pages they lie on are not warm by accident.
         sent, ended, each = await _wake(orchestrator, range(0, wake * (sagas // wake), sagas // wake))
@@ -152,8 +154,35 @@ async def measure(file: Path, sagas: int, wake: int) -> dict[str, object]:
     }
 
 
+def _on_sqlite(options: argparse.Namespace) -> dict[str, object]:
+    with TemporaryDirectory(prefix="atone-waiting-", dir=options.directory) as folder:
+        file = Path(folder) / "waiting.db"
+        size = partial(_disk_bytes, file)
+        return asyncio.run(measure(SqliteStore(file), size, options.sagas, options.wake))
+
+
+def _on_postgres(options: argparse.Namespace) -> dict[str, object]:
+    """Run on a throw-away server; what that takes is of another process, and not counted."""
+    import asyncpg
+
+    from atone.stores.postgres import PostgresStore
+    from atone.testing.postgres import postgres_server
+
+    async def size(url: str) -> int:
+        connection: Any = await asyncpg.connect(url)
+        try:
+            return int(await connection.fetchval("SELECT pg_database_size(current_database())"))
+        finally:
+            await connection.close()
+
+    with postgres_server() as server:
+        url = server.url()
+        return asyncio.run(measure(PostgresStore(url), lambda: asyncio.run(size(url)), options.sagas, options.wake))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what sagas cost that wait for an event.")
+    parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--sagas", type=int, default=100_000, help="how many wait (default 100000)")
     parser.add_argument("--wake", type=int, default=1_000, help="how many of them get their event (default 1000)")
     parser.add_argument("--directory", help="where the database file is made; name a disk, not a RAM disk")
@@ -161,9 +190,8 @@ def main() -> None:
     options = parser.parse_args()
     if not 1 <= options.wake <= options.sagas:
         parser.error("--sagas must be at least --wake, and --wake at least 1")
-    figures: dict[str, object] = {"benchmark": "waiting", "store": "sqlite", "sagas": options.sagas}
-    with TemporaryDirectory(prefix="atone-waiting-", dir=options.directory) as folder:
-        figures |= asyncio.run(measure(Path(folder) / "waiting.db", options.sagas, options.wake))
+    figures: dict[str, object] = {"benchmark": "waiting", "store": options.store, "sagas": options.sagas}
+    figures |= _on_sqlite(options) if options.store == "sqlite" else _on_postgres(options)
     figures |= {
         "poll_seconds": Limits.poll_seconds,
         "sagas_in_flight_max": Limits.sagas_in_flight_max,

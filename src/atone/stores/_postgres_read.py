@@ -29,9 +29,10 @@ SELECT d.name, d.version, d.plan_hash, d.plan
 # Only what is asked for becomes a condition, so that one plan for each kind of question is good for all its values.
 _FIND = "SELECT * FROM atone.summaries WHERE true"
 _IN_ORDER = " ORDER BY key LIMIT $"
-# The words of two indexes: most sagas are over, and these questions are about the others.
-_UNFINISHED = " AND status NOT IN ('completed', 'compensated', 'failed')"
-_IN_NEED = " AND status = 'needs_attention'"
+# The words of three indexes: most sagas are completed, and these questions are about the others.
+_UNFINISHED = "status NOT IN ('completed', 'compensated', 'failed')"
+_UNDONE = "status IN ('compensated', 'failed')"
+_IN_NEED = "status = 'needs_attention'"
 
 _SUMMARY = slice(len(Summary._fields))
 _ROW = slice(len(Summary._fields), None)
@@ -60,10 +61,17 @@ async def find(session: Session, place: Place, query: Query) -> Sequence[Summary
     for condition, value in (*_conditions(query), (_IN_ORDER, query.limit)):
         values.append(value)
         text += condition.replace("$", f"${len(values)}")
-    if query.statuses is not None and not query.statuses & FINAL_STATUSES:
-        words = _IN_NEED if query.statuses == frozenset({"needs_attention"}) else _UNFINISHED
-        text = text.replace(_FIND, _FIND + words)
+    if query.statuses is not None and "completed" not in query.statuses:
+        text = text.replace(_FIND, f"{_FIND} AND {_words_for(query.statuses)}")
     return [Summary(*record) for record in await session.rows(place.sql(text), *values)]
+
+
+def _words_for(statuses: frozenset[str]) -> str:
+    if statuses == frozenset({"needs_attention"}):
+        return _IN_NEED
+    if statuses <= FINAL_STATUSES:
+        return _UNDONE
+    return f"({_UNDONE} OR {_UNFINISHED})" if statuses & FINAL_STATUSES else _UNFINISHED
 
 
 def _conditions(query: Query) -> Iterator[tuple[str, Any]]:
