@@ -45,11 +45,19 @@ class BlockingOrchestrator:
         tenant: str = "default",
         codec: Codec | None = None,
         limits: Limits | None = None,
+        runs: bool = True,
         allow_volatile: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self._atone = Orchestrator(
-            store, sagas=sagas, tenant=tenant, codec=codec, limits=limits, allow_volatile=allow_volatile, clock=clock
+            store,
+            sagas=sagas,
+            tenant=tenant,
+            codec=codec,
+            limits=limits,
+            runs=runs,
+            allow_volatile=allow_volatile,
+            clock=clock,
         )
         self._thread = LoopThread(lambda: self._atone)
 

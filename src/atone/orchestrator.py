@@ -20,6 +20,7 @@ from atone._runtime.catalogue import Catalogue
 from atone._runtime.limits import Limits
 from atone._runtime.reader import Found, find_one, read, read_plan
 from atone._runtime.requests import Receipt, ask
+from atone._runtime.starter import Starter
 from atone._runtime.steering import Steering
 from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of, progress_of
 from atone._runtime.waiting import End, Waiting
@@ -56,8 +57,11 @@ class Orchestrator(Steering):
     that hold the participants they call. Whatever an earlier process left unfinished in the store goes on by itself.
     Leaving the context finishes or hands back the calls under way within `limits.grace_seconds`; it cancels no saga.
 
+    With `runs=False` nothing is run here: sagas that are started are stored for the workers on the same store, and can
+    be waited for, steered and looked at as ever. The objects in `sagas` need no participants then.
+
     Raises:
-        DefinitionError: A definition is wrong, or two have the same name and version.
+        DefinitionError: A definition is wrong, two have the same name and version, or a limit is for none of them.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Orchestrator(Steering):
         tenant: str = "default",
         codec: Codec | None = None,
         limits: Limits | None = None,
+        runs: bool = True,
         allow_volatile: bool = False,
         clock: Clock | None = None,
     ) -> None:
@@ -76,8 +81,10 @@ class Orchestrator(Steering):
         self._catalogue = Catalogue(sagas, self._codec)
         self._tenant = checked_name("tenant", tenant, DefinitionError)
         self._limits = limits or Limits()
+        self._catalogue.refuse_unknown(self._limits.bounds_by_name)
         self._clock = clock or SystemClock()
-        self._worker: Worker | None = None
+        self._runs = runs
+        self._worker: Worker | Starter | None = None
         self._entered = False
         self._waiting = Waiting(self._store, self._local, self._limits.poll_seconds)
         self._watchers = Watchers(self._waiting.state, self._limits.poll_seconds)
@@ -100,14 +107,7 @@ class Orchestrator(Steering):
             raise
         try:
             await self._catalogue.refuse_mismatch(self._store)
-            worker = Worker(
-                self._store,
-                self._catalogue.all,
-                self._clock,
-                self._limits,
-                on_settled=self._waiting.heard,
-                on_changed=self._watchers.changed,
-            )
+            worker = self._made()
             self._waiting.open()
             await worker.open()
             self._worker = worker
@@ -115,6 +115,13 @@ class Orchestrator(Steering):
             await self._leave()
             raise
         return self
+
+    def _made(self) -> Worker | Starter:
+        sagas = self._catalogue.all
+        if not self._runs:
+            return Starter(self._store, sagas, self._clock, self._limits)
+        heard, changed = self._waiting.heard, self._watchers.changed
+        return Worker(self._store, sagas, self._clock, self._limits, on_settled=heard, on_changed=changed)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -156,6 +163,7 @@ class Orchestrator(Steering):
                 Nothing was written.
             ConflictingStart: The id is taken by a saga with another input. Nothing was written.
             UnknownSaga: This orchestrator was not given the definition.
+            Overloaded: Too many starts wait for the store here. Nothing was written.
         """
         bound = self._bound_to(saga)
         saga_id = checked_name("saga_id", saga_id)
@@ -164,7 +172,7 @@ class Orchestrator(Steering):
         if connection is not None:
             return await self._start_within(bound, identity, payload, connection)
         while True:
-            if not self._open_worker().membership.is_registered:
+            if not self._open_worker().is_registered:
                 await self._waiting.refuse_closed_store()  # between two lives, and then there is no next one
             key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload)
             if result is TurnResult.APPLIED:
@@ -246,7 +254,7 @@ class Orchestrator(Steering):
 
     # -- inside --------------------------------------------------------------------------------------------------
 
-    def _open_worker(self) -> Worker:
+    def _open_worker(self) -> Worker | Starter:
         if self._worker is None:
             raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
         return self._worker

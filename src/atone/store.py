@@ -8,12 +8,13 @@ written. Called by the runtime, by `Orchestrator` for look-ups, and by the comma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Protocol, Self
 
 FINAL_STATUSES = frozenset({"completed", "compensated", "failed"})
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
 
 class Birth(NamedTuple):
@@ -214,12 +215,15 @@ class Store(Protocol):
         """
         ...
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         """Append the turns that fit, in one durable transaction; the others are reported alone.
 
         The worker's row is checked in the same transaction: not dead, lease not over by the store's clock. Of each turn
         the owner (the worker) and the version are checked; a first turn needs a free tenant, name and id, and takes
         along the events that came early. A turn that stands there already with the same commit id is APPLIED.
+
+        Without a worker sagas are only born: unowned whatever `hot` says, due at `wake_at` or at once. No other turn is
+        anybody's then.
 
         Raises:
             WorkerDead: Nothing was written.
@@ -246,12 +250,14 @@ class Store(Protocol):
         known: Collection[bytes],
         limit: int,
         lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         """Take over what needs an owner, at most `limit` sagas, shared fairly between the definitions.
 
         Workers whose lease is over are declared dead first, for ever. Taken are: unfinished sagas of dead owners,
         unowned sagas that are due, and sagas that are mine but not `known`. `definitions` are (name, version, plan
-        hash). A claim that takes something prolongs my lease to `lease_seconds` from now, if it would end sooner.
+        hash). Of a name in `limits` at most that many are taken over, all versions together; what is mine already does
+        not count. A claim that takes something prolongs my lease to `lease_seconds` from now, if it would end sooner.
 
         Raises:
             WorkerDead: Nothing was written.

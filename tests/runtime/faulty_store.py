@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from atone.errors import StoreUnavailable
 from atone.store import (
+    NO_LIMITS,
     Claimed,
     Delivered,
     Delivery,
@@ -155,7 +156,7 @@ class FaultyStore:
         self.renewals.append(lease_seconds)
         return self.inner.renew(worker, lease_seconds, register=register)
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         async def call() -> Sequence[TurnResult]:
             fine = iter(await self.inner.commit(worker, [turn for turn in turns if not self.refuses(turn)]))
             results = [TurnResult.REFUSED if self.refuses(turn) else next(fine) for turn in turns]
@@ -182,11 +183,17 @@ class FaultyStore:
         known: Collection[bytes],
         limit: int,
         lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         return await self._through(
             "claim",
             lambda: self.inner.claim(
-                worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds
+                worker,
+                definitions=definitions,
+                known=known,
+                limit=limit,
+                lease_seconds=lease_seconds,
+                limits=limits,
             ),
         )
 

@@ -6,7 +6,7 @@ not run anything. Used by `Orchestrator`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from atone._core.state import SagaStatus
@@ -58,6 +58,19 @@ class Catalogue:
         """Return the definition that a stored saga follows, if it was given."""
         identity = (found.name, found.definition_version, found.plan_hash)
         return next((bound for bound in self._bound.values() if bound.identity == identity), None)
+
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        """Look for names of which no definition was given.
+
+        Raises:
+            DefinitionError: There is at least one.
+        """
+        known = {bound.plan.name for bound in self._bound.values()}
+        for name in names:
+            if name not in known:
+                raise DefinitionError(
+                    f"A limit is for {name!r}, which is not registered here; the names are {', '.join(sorted(known))}."
+                )
 
     async def refuse_mismatch(self, store: Store) -> None:
         """Look for unfinished sagas that follow another plan of a name and version given here.

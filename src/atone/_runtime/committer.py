@@ -26,7 +26,7 @@ DELIVER_AT_ONCE = 32
 class Committer:
     """The one writer of a worker. `on_dead` is called once if the store says that the worker is dead."""
 
-    def __init__(self, store: Store, worker: str, on_dead: Callable[[], None], batch_max: int = 2000) -> None:
+    def __init__(self, store: Store, worker: str | None, on_dead: Callable[[], None], batch_max: int = 2000) -> None:
         self._store = store
         self._worker = worker
         self._on_dead = on_dead
@@ -103,7 +103,7 @@ class Committer:
                 return list(await self._store.commit(self._worker, turns))
             except (WorkerDead, StoreClosed) as end:
                 # A store that somebody closed under us opens for nobody here: as far as it goes, this life is over.
-                log.warning("worker %s is dead; its sagas go on elsewhere: %s", self._worker, end)
+                log.warning("worker %s is dead; its sagas go on elsewhere: %s", self._worker or "(none)", end)
                 self._queue.clear()
                 self._on_dead()
                 return None

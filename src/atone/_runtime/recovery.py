@@ -17,6 +17,7 @@ from atone._runtime.bound import BoundSaga
 from atone._runtime.limits import Limits
 from atone._runtime.membership import Membership
 from atone._runtime.reader import state_of
+from atone._runtime.rooms import Promise, Rooms
 from atone._runtime.runner import Runner, unfit_requests
 from atone.codec import describe
 from atone.errors import AtoneError, CorruptJournal, StoreError, WorkerDead
@@ -31,10 +32,7 @@ class Registry(Protocol):
     """What recovery needs of the worker: the sagas it runs, and how to add one."""
 
     runners: dict[bytes, Runner]
-
-    def room(self) -> int:
-        """Return how many sagas may begin here."""
-        ...
+    rooms: Rooms
 
     def adopt(self, bound: BoundSaga, key: bytes) -> Runner:
         """Put a new runner into the registry."""
@@ -60,7 +58,6 @@ class Recovery:
         self._bound, self._limits = bound, limits
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.room_claimed = 0
         self.unclaimable = 0
 
     def start(self) -> None:
@@ -122,22 +119,23 @@ class Recovery:
         if not self._membership.is_registered:
             await self._membership.until_registered()
             return True
-        room = self.room_claimed = max(0, min(PAGE, self._registry.room()))
+        promise = self._registry.rooms.promise(PAGE)
         try:
-            taken = await self._take_over(worker, room)
+            taken = await self._take_over(worker, promise)
         finally:
-            self.room_claimed = 0
-        return room > 0 and taken >= room
+            self._registry.rooms.settle()
+        return promise.total > 0 and taken >= promise.total
 
-    async def _take_over(self, worker: str, room: int) -> int:
+    async def _take_over(self, worker: str, promise: Promise) -> int:
         runners = self._registry.runners
         asked_at = self._membership.time.moment()
         claimed = await self._store.claim(
             worker,
             definitions=self._bound.keys(),
             known=runners.keys(),
-            limit=room,
+            limit=promise.total,
             lease_seconds=self._limits.lease_seconds,
+            limits=promise.by_name,
         )
         if worker != self._membership.id:
             return 0

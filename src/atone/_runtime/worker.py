@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from atone._core import facts
-from atone._core.decide import decide
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga
 from atone._runtime.ids import CommitIds, new_saga_key
@@ -20,13 +19,15 @@ from atone._runtime.invoke import Invoker
 from atone._runtime.limits import Limits
 from atone._runtime.membership import Membership
 from atone._runtime.recovery import Recovery
+from atone._runtime.rooms import Rooms
 from atone._runtime.runner import Runner
 from atone._runtime.slots import Slots
+from atone._runtime.starter import unowned_start
+from atone._runtime.starts import Starts
 from atone._runtime.threads import DaemonThreads
-from atone._runtime.wire import encode_entries
 from atone.clock import Clock
 from atone.errors import Shutdown
-from atone.store import Birth, Hot, Store, StoredPlan, Turn, TurnResult
+from atone.store import Store, StoredPlan, Turn, TurnResult
 
 log = logging.getLogger("atone.worker")
 
@@ -52,11 +53,12 @@ class Worker:
         self._commit_ids = CommitIds()
         self._threads = DaemonThreads(limits.threads_max, "atone-step")
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._starting: set[asyncio.Future[TurnResult | None]] = set()
+        self._starts = Starts(limits.starts_waiting_max)
         self._quiet = asyncio.Event()
         self.runners: dict[bytes, Runner] = {}
         self.invoker = Invoker(self._threads)
         self.threads = Slots(limits.threads_max)
+        self.rooms = Rooms(limits)
         self.draining = False
         self.keep_seconds = limits.keep_seconds
         self.cancel_grace_seconds = limits.cancel_grace_seconds
@@ -69,6 +71,11 @@ class Worker:
         self.now = self.membership.time.now
         self.next_commit_id = self._commit_ids.next
         self.reread = self.recovery.reread
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether there is a life to write in now."""
+        return self.membership.is_registered
 
     async def open(self) -> None:
         """Register under a new id and begin to recover."""
@@ -89,8 +96,9 @@ class Worker:
         for runner in list(self.runners.values()):
             runner.drop()
         self.runners.clear()
+        self.rooms.clear()
         await self.membership.retire()
-        self._answer_starts()
+        self._starts.answer_all()
         self._threads.shutdown()
         for task in list(self._tasks):
             task.cancel()
@@ -104,42 +112,29 @@ class Worker:
 
         Raises:
             Shutdown: The worker is closing. Nothing was written.
+            Overloaded: Too many starts wait for the store. Nothing was written.
         """
         await self.membership.until_registered()
         if self.draining:
             raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
-        answer: asyncio.Future[TurnResult | None] = asyncio.get_running_loop().create_future()
-        self._starting.add(answer)
-
-        def started(result: TurnResult) -> None:
-            self._starting.discard(answer)
-            if not answer.done():
-                answer.set_result(result)
-
-        if self.room() > 0:
+        with self._starts.waiting() as answer:
+            if not self.rooms.has(bound.plan.name):
+                turn = self.unowned_start(bound, tenant, saga_id, payload)
+                self.submit(turn, answer.set)
+                if not self.rooms.is_full(bound.plan.name):
+                    self.recovery.wake()
+                return turn.key, await answer.future
             runner = self.adopt(bound, new_saga_key())
-            key = runner.key
             try:
-                runner.begin(facts.StartRequested(tenant, saga_id, payload), started)
+                runner.begin(facts.StartRequested(tenant, saga_id, payload), answer.set)
             except BaseException:
                 self.release(runner)
                 raise
-        else:
-            turn = self.unowned_start(bound, tenant, saga_id, payload)
-            key = turn.key
-            self.submit(turn, started)
-            if len(self.runners) < self._limits.sagas_in_flight_max:
-                self.recovery.wake()
-        return key, await answer
+            return runner.key, await answer.future
 
     def unowned_start(self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes) -> Turn:
         """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
-        fact = facts.StartRequested(tenant, saga_id, payload)
-        decision = decide(bound.plan, None, fact, self.now(), may_start=False)
-        plan = bound.plan
-        hot = Hot(decision.saga.status.value, False, decision.wake_at)
-        birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
-        return Turn(new_saga_key(), 1, self.next_commit_id(), encode_entries(decision.entries), hot, birth)
+        return unowned_start(bound, tenant, saga_id, payload, self.now(), self.next_commit_id())
 
     def nudge(self, key: bytes | None = None) -> None:
         """Look at once at what somebody has just asked, instead of at the next poll."""
@@ -149,15 +144,16 @@ class Worker:
         else:
             self.recovery.wake()
 
-    # -- the registry --------------------------------------------------------------------------------------------
+    def hinted(self) -> None:
+        """Look at once at what another process has just written, instead of at the next poll."""
+        self.recovery.wake()
 
-    def room(self) -> int:
-        """Return how many sagas may begin here, beside those that a claim under way may bring."""
-        return self._limits.sagas_in_flight_max - len(self.runners) - self.recovery.room_claimed
+    # -- the registry --------------------------------------------------------------------------------------------
 
     def adopt(self, bound: BoundSaga, key: bytes) -> Runner:
         """Put a new runner into the registry, before anything of it is awaited."""
         runner = self.runners[key] = Runner(self, bound, key)
+        self.rooms.take(bound.plan.name)
         return runner
 
     def changed(self, runner: Runner) -> None:
@@ -168,9 +164,11 @@ class Worker:
     def release(self, runner: Runner) -> None:
         """Forget the saga; tell who waits for its end, if this is it."""
         runner.leave()
-        was_full = len(self.runners) >= self._limits.sagas_in_flight_max
+        name = runner.bound.plan.name
+        was_full = self.rooms.is_full(name)
         if self.runners.get(runner.key) is runner:
             del self.runners[runner.key]
+            self.rooms.give(name)
         if runner.state is not None:
             self._on_settled(runner.key, runner.state)
         if was_full:
@@ -193,18 +191,12 @@ class Worker:
         """This life is over, and with it every saga of it: they are somebody else's now."""
         log.warning("worker %s was declared dead; %d sagas dropped", worker, len(self.runners))
         runners, self.runners = list(self.runners.values()), {}
+        self.rooms.clear()
         self.threads = Slots(self._limits.threads_max)
         for runner in runners:
             runner.drop()
-        self._answer_starts()
+        self._starts.answer_all()
         self._quiet.set()
-
-    def _answer_starts(self) -> None:
-        """Tell every start under way that nobody knows whether it was written: look, or send it again."""
-        for answer in self._starting:
-            if not answer.done():
-                answer.set_result(None)
-        self._starting.clear()
 
     async def _until_quiet(self, seconds: float) -> None:
         end = self._clock.monotonic() + seconds

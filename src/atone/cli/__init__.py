@@ -1,7 +1,8 @@
-"""The command line `atone`: look at sagas and steer them, with nothing but a store's URL.
+"""The command line `atone`: look at sagas and steer them with nothing but a store's URL, or run them as a worker.
 
-Owns the way in, and what is said when the extra is missing; the rest of this room is imported only then. Needs no user
-code: the plan is in the store. Must not register a worker or decide about a saga. Called by the console command.
+Owns the way in, and what is said when the extra is missing; the rest of this room is imported only then. Only `worker`
+needs user code or registers a worker: the plan is in the store. Must not decide about a saga. Called by the console
+command.
 """
 
 from __future__ import annotations

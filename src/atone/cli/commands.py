@@ -22,15 +22,17 @@ from atone.cli.advice import explain_saga, preview_saga
 from atone.cli.asking import Wish, change, checked
 from atone.cli.exits import Exit, Stop
 from atone.cli.listing import list_sagas
-from atone.cli.options import Where, Which, Why
+from atone.cli.migrating import Change, migrate
+from atone.cli.options import Fleet, Where, Which, Why
 from atone.cli.output import Output
 from atone.cli.place import find_saga, opened
 from atone.cli.saga_json import Shown
 from atone.cli.timeline import show_saga
+from atone.cli.working import Job, work
 from atone.errors import AtoneError
 from atone.store import Store
 
-_HELP = """Look at sagas and steer them, whoever runs them; a worker need not be running to look.
+_HELP = """Run sagas, look at them and steer them, whoever runs them; a worker need not be running to look.
 
 Every change is a request in the saga's journal, with who asked and why; the worker that has the saga answers it."""
 
@@ -41,7 +43,7 @@ app = App(
     result_action="return_value",
 )
 
-_WHERE, _WHICH, _WHY = Where(), Which(), Why()
+_WHERE, _WHICH, _WHY, _FLEET = Where(), Which(), Why(), Fleet()
 
 
 def run(arguments: list[str]) -> int:
@@ -236,6 +238,39 @@ def terminate(
 ) -> int:
     """End a saga as failed, without undoing anything."""
     return _change(where, Wish("terminate", saga_id, which.name, why.reason, why.by, why.wait, yes=yes))
+
+
+@app.command
+def worker(
+    *targets: Annotated[str, Parameter(name="TARGET", help="package.module:name of sagas, or of what returns them.")],
+    fleet: Fleet = _FLEET,
+    store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as postgresql://...")] = None,
+    migrate: Annotated[bool, Parameter(negative=(), help="Bring the tables up to date first.")] = False,
+    codec: Annotated[str | None, Parameter(help="package.module:name of the codec, if there is one.")] = None,
+    log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "info",
+    json: Annotated[bool, Parameter(negative=(), help="Say in JSON what went wrong.")] = False,
+) -> int:
+    """Run sagas in this process, until SIGTERM or Ctrl-C: what is under way is handed back then, not cancelled."""
+    if not targets:
+        raise Stop(Exit.USAGE, "usage", "Say what to run. Add: package.module:sagas")
+    limits = fleet.limits()
+    job = Job(targets=targets, store=store, migrate=migrate, codec=codec, log_level=log_level, limits=limits)
+    return asyncio.run(work(job))
+
+
+@app.command(name="migrate")
+def migrate_(
+    *,
+    store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as postgresql://...")] = None,
+    sql: Annotated[bool, Parameter(negative=(), help="Print the script for psql instead.")] = False,
+    after: Annotated[int, Parameter(help="With --sql: only the migrations above this number.")] = 0,
+    post: Annotated[bool, Parameter(negative=(), help="Also what only fits when no older Atone runs.")] = False,
+    roles: Annotated[bool, Parameter(negative=(), help="Also the roles atone_owner, _worker, _reader.")] = False,
+    json: Annotated[bool, Parameter(negative=(), help="Answer in JSON.")] = False,
+) -> int:
+    """Make a store's tables, or bring them up to date; a second time it does nothing."""
+    change = Change(store=store, sql=sql, post=post, roles=roles, after=after)
+    return asyncio.run(migrate(Output(json), change))
 
 
 def _change(where: Where, wish: Wish) -> Exit:

@@ -1,4 +1,4 @@
-"""The options that commands share, declared once: where, which saga, and who changes it for what reason.
+"""The options that commands share, declared once: where, which saga, who changes it, and a worker's bounds.
 
 Owns their names, defaults and help. Must not act on them. Used by `commands` alone.
 """
@@ -6,9 +6,11 @@ Owns their names, defaults and help. Must not act on them. Used by `commands` al
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
+
+from atone.cli.exits import Exit, Stop
 
 
 @Parameter(name="*")
@@ -37,3 +39,38 @@ class Why:
     reason: Annotated[str | None, Parameter(help="Why; goes into the journal. Required.")] = None
     by: Annotated[str | None, Parameter(help="Who asks; goes into the journal. Default: your user name.")] = None
     wait: Annotated[float, Parameter(help="Seconds to wait for the answer of the saga's worker.")] = 5.0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The bounds of a worker; what is not given is as `Limits` has it."""
+
+    concurrency: Annotated[int | None, Parameter(help="How many sagas at a time (2000).")] = None
+    limit: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="NAME=N: at most N sagas of that definition here; may be repeated."),
+    ] = None
+    threads: Annotated[int | None, Parameter(help="How many plain functions at a time (32).")] = None
+    grace: Annotated[float | None, Parameter(help="Seconds that a stop leaves to calls under way (10).")] = None
+    lease: Annotated[float | None, Parameter(help="Seconds until others take over from a dead worker (10).")] = None
+    poll: Annotated[float | None, Parameter(help="Seconds between two looks for work (0.5).")] = None
+
+    def limits(self) -> dict[str, Any]:
+        """Return what was given, as arguments of `Limits`."""
+        given = {
+            "sagas_in_flight_max": self.concurrency,
+            "threads_max": self.threads,
+            "grace_seconds": self.grace,
+            "lease_seconds": self.lease,
+            "poll_seconds": self.poll,
+            "sagas_in_flight_of": dict(map(_bound, self.limit)) if self.limit else None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _bound(text: str) -> tuple[str, int]:
+    name, _, most = text.partition("=")
+    if not name or not most.isdecimal():
+        raise Stop(Exit.USAGE, "usage", f"--limit takes NAME=N, not {text!r}. Write for example: --limit PlaceOrder=50")
+    return name, int(most)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 from atone._runtime.reader import find_one
 from atone.cli.exits import Exit, Stop
@@ -22,18 +23,34 @@ _SEPARATOR = "/"
 @asynccontextmanager
 async def opened(url: str | None) -> AsyncGenerator[Store]:
     """Open the store that is there; a look never makes one."""
-    if not url:
-        raise Stop(Exit.USAGE, "usage", "Say which store: add --store sqlite:///orders.db, or set ATONE_STORE.")
-    if url.startswith("memory:"):
-        raise Stop(Exit.USAGE, "usage", "A memory store lives in its own process only; give the URL of another one.")
+    async with named(url, must_exist=True) as store:
+        yield store
+
+
+def named(url: str | None, *, must_exist: bool) -> Store:
+    """Return the store that the command line names, not opened yet."""
     try:
-        store = open_store(url, must_exist=True)
+        return open_store(checked_url(url), must_exist=must_exist)
     except StoreUnavailable:
         raise
     except StoreError as wrong:
         raise Stop(Exit.USAGE, "usage", str(wrong)) from wrong
-    async with store:
-        yield store
+
+
+def checked_url(url: str | None) -> str:
+    """Return the URL if it may name a store that several processes share."""
+    if not url:
+        raise Stop(Exit.USAGE, "usage", "Say which store: add --store sqlite:///orders.db, or set ATONE_STORE.")
+    if url.startswith("memory:"):
+        raise Stop(Exit.USAGE, "usage", "A memory store lives in its own process only; give the URL of another one.")
+    return url
+
+
+def shown(url: str) -> str:
+    """Return a URL without what is nobody's business: the user, the password, the parameters."""
+    scheme, _, rest = url.partition("://")
+    parts = urlsplit(f"//{rest}")
+    return f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 async def find_saga(store: Store, tenant: str, given: str, name: str | None) -> Summary:

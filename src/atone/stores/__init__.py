@@ -1,17 +1,24 @@
 """Store adapters: each implements the port `atone.store.Store` and passes the suite in `atone.testing.contracts`.
 
-Owns `open_store`, the one place where a URL becomes an adapter. Adapters are imported when they are asked for, and
-never import each other. Called by the orchestrator and the command line; whoever has an adapter object needs no URL.
+Owns the one place where a URL becomes an adapter: `open_store`, and what is done to its tables. Adapters are imported
+when they are asked for, and never import each other. Called by the orchestrator and the command line; whoever has an
+adapter object needs no URL.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from atone.errors import StoreError, StoreUnavailable
 from atone.store import Store
 
+_POSTGRES = ("postgres", "postgresql")
+_OWN_PARAMETERS = (("schema", "atone"), ("statement_cache_size", "100"), ("notify", "on"))
+_SWITCH = {"on": True, "off": False}
 _SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database or memory://"
 
 
@@ -22,7 +29,8 @@ def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = Fal
     forgets everything with the process, so it wants `allow_volatile=True`. With `must_exist` a look makes no new store.
 
     `postgresql://user:password@host:5432/database` takes several hosts, the driver's own parameters, and of Atone's
-    `?schema=` (atone) and `?statement_cache_size=0` for a pooler that gives each transaction another connection.
+    `?schema=` (atone), `?notify=off` for one that only polls, and `?statement_cache_size=0` for a pooler that gives
+    each transaction another connection (it polls too).
 
     Raises:
         VolatileStore: The URL names the memory store and `allow_volatile` is not set.
@@ -58,24 +66,74 @@ def _sqlite(url: str, rest: str, must_exist: bool) -> Store:
         )
     if must_exist and not _holds_something(Path(path)):
         where = Path(path).absolute()
-        raise StoreUnavailable(f"There is no store at {where}. Check the path; an orchestrator makes the file.")
+        raise StoreUnavailable(
+            f"There is no store at {where}. Check the path; an orchestrator makes the file, or atone migrate."
+        )
     return SqliteStore(path)
 
 
 def _postgres(url: str, must_exist: bool) -> Store:
-    try:
-        from atone.stores.postgres import PostgresStore
-    except ModuleNotFoundError as missing:
-        if missing.name != "asyncpg":
-            raise
-        raise StoreError('A store on PostgreSQL needs asyncpg. Run: pip install "atone[postgres]"') from missing
+    _refuse_without_asyncpg()
+    from atone.stores.postgres import PostgresStore
+
+    dsn, schema, options = _read_postgres_url(url)
+    return PostgresStore(dsn, schema=schema, migrate=not must_exist, **options)
+
+
+def _refuse_without_asyncpg() -> None:
+    if find_spec("asyncpg") is None:
+        raise StoreError('A store on PostgreSQL needs asyncpg. Run: pip install "atone[postgres]"')
+
+
+def _read_postgres_url(url: str) -> tuple[str, str, dict[str, Any]]:
+    """Return what the driver gets, the schema, and the options of Atone's own."""
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    schema, cached = options.pop("schema", "atone"), options.pop("statement_cache_size", "100")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    schema, cached, notify = (given.pop(name, usual) for name, usual in _OWN_PARAMETERS)
     if not cached.isdigit():
         raise StoreError(f"statement_cache_size is a number, not {cached!r}. Write 0, or leave it out.")
-    dsn = urlunsplit(parts._replace(query=urlencode(options, quote_via=quote)))
-    return PostgresStore(dsn, schema=schema, migrate=not must_exist, statement_cache_size=int(cached))
+    if notify not in _SWITCH:
+        raise StoreError(f"notify is on or off, not {notify!r}. Write notify=off, or leave it out.")
+    dsn = urlunsplit(parts._replace(query=urlencode(given, quote_via=quote)))
+    return dsn, schema, {"statement_cache_size": int(cached), "notify": _SWITCH[notify]}
+
+
+async def migrate_store(url: str, *, post: bool = False, roles: bool = False) -> Sequence[str]:
+    """Bring a store's tables to what this code knows, and return the names of the migrations that were applied.
+
+    `post` ones are for when no process with older code runs any more. With `roles` the roles are made first, where the
+    store has some. A file of SQLite is brought up to date whenever it is opened; here it is only made.
+
+    Raises:
+        StoreSchemaError: The tables are newer than this code, or something else. Nothing was changed.
+        StoreError: The URL is wrong, or this user may not do it. Nothing was changed.
+    """
+    if url.partition("://")[0] in _POSTGRES:
+        _refuse_without_asyncpg()
+        from atone.stores.postgres import migrate
+
+        dsn, schema, _ = _read_postgres_url(url)
+        return await migrate(dsn, schema=schema, post=post, roles=roles)
+    async with open_store(url):
+        return ()
+
+
+def migration_script(url: str, *, post: bool = False, roles: bool = False, after: int = 0) -> str:
+    """Return the migrations above number `after` as a script for psql, between roles and grants if `roles` are wanted.
+
+    Raises:
+        StoreError: The URL names no PostgreSQL.
+    """
+    if url.partition("://")[0] not in _POSTGRES:
+        raise StoreError(
+            "Only PostgreSQL has a script; SQLite's tables are made when a file is opened. Leave --sql out."
+        )
+    _refuse_without_asyncpg()
+    from atone.stores.postgres import grants_sql, migrate_sql, roles_sql
+
+    _, schema, _ = _read_postgres_url(url)
+    script = migrate_sql(schema=schema, after=after, post=post)
+    return "\n".join([roles_sql(schema=schema), script, grants_sql(schema=schema)]) if roles else script
 
 
 def _holds_something(file: Path) -> bool:

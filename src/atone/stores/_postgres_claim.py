@@ -7,7 +7,7 @@ decide what a saga does next. Called by the adapter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from atone.store import Claimed, Lease, StoredPlan
@@ -77,25 +77,28 @@ WITH me AS (
      WHERE id = $1 AND NOT dead AND lease_until > clock()
     RETURNING id, clock() AS now
 ), found AS MATERIALIZED (
-    SELECT waits.key, row_number() OVER (PARTITION BY d.id) AS turn
-      FROM me CROSS JOIN unnest($3::text[], $4::integer[], $5::text[]) AS w (name, version, plan_hash)
+    SELECT waits.key, d.name, w.room, row_number() OVER (PARTITION BY d.id) AS turn
+      FROM me CROSS JOIN unnest($3::text[], $4::integer[], $5::text[], $8::integer[])
+                             AS w (name, version, plan_hash, room)
       JOIN atone.definitions AS d USING (name, version, plan_hash)
      CROSS JOIN LATERAL (
                SELECT * FROM (
                    SELECT s.key FROM atone.sagas AS s
                     WHERE s.owner = ANY ($6::text[]) AND s.definition = d.id
                       AND s.status NOT IN ('completed', 'compensated', 'failed')
-                    LIMIT $7 FOR NO KEY UPDATE SKIP LOCKED) AS orphans
+                    LIMIT w.room FOR NO KEY UPDATE SKIP LOCKED) AS orphans
                 UNION ALL
                SELECT * FROM (
                    SELECT s.key FROM atone.sagas AS s
                     WHERE s.owner IS NULL AND s.definition = d.id AND s.wake_at <= me.now
                       AND s.status NOT IN ('completed', 'compensated', 'failed')
-                    ORDER BY s.wake_at LIMIT $7 FOR NO KEY UPDATE SKIP LOCKED) AS due
-                LIMIT $7) AS waits
+                    ORDER BY s.wake_at LIMIT w.room FOR NO KEY UPDATE SKIP LOCKED) AS due
+                LIMIT w.room) AS waits
+), allowed AS MATERIALIZED (
+    SELECT key, turn, room, row_number() OVER (PARTITION BY name ORDER BY turn, random()) AS nth FROM found
 )
 UPDATE atone.sagas AS s SET owner = me.id
-  FROM me, (SELECT key FROM found ORDER BY turn, random() LIMIT $7) AS f
+  FROM me, (SELECT key FROM allowed WHERE nth <= room ORDER BY turn, random() LIMIT $7) AS f
  WHERE s.key = f.key AND s.status NOT IN ('completed', 'compensated', 'failed')
    AND (s.owner = ANY ($6::text[]) OR (s.owner IS NULL AND s.wake_at <= me.now))
 RETURNING s.key
@@ -120,6 +123,7 @@ class Wish(NamedTuple):
     known: frozenset[bytes]
     limit: int
     lease_seconds: float
+    limits: Mapping[str, int]
 
 
 async def renew(
@@ -162,9 +166,11 @@ async def claim(session: Session, place: Place, wish: Wish) -> Claimed:
 async def _take(session: Session, place: Place, wish: Wish, seen: Any) -> tuple[bytes, ...]:
     mine = sorted(set(seen["mine"]) - wish.known)[: wish.limit]
     room = wish.limit - len(mine)
-    if seen["due"] and room > 0:
+    rooms = [min(room, wish.limits.get(name, room)) for name, _, _ in wish.definitions]
+    if seen["due"] and max(rooms, default=0) > 0:
+        names, versions, hashes = _columns(wish.definitions)
         found = await session.rows(
-            place.sql(_TAKE), wish.worker, wish.lease_seconds, *_columns(wish.definitions), seen["left_behind"], room
+            place.sql(_TAKE), wish.worker, wish.lease_seconds, names, versions, hashes, seen["left_behind"], room, rooms
         )
         return *mine, *(key for (key,) in found)
     if mine:

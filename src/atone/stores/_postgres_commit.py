@@ -70,6 +70,12 @@ SELECT (SELECT count(*) FROM appended) AS appended,
                    ON e.tenant = b.tenant AND e.name = b.name AND e.saga_id = b.saga_id) AS early
 """
 
+# Who is no worker can give birth, to sagas that are nobody's yet and due at once; there is no lease to check.
+_BEAR = _WRITE.replace(
+    "FROM atone.workers WHERE id = $1 AND NOT dead AND lease_until > clock() FOR SHARE",
+    "FROM (SELECT CAST($1 AS text) AS id) AS nobody",
+).replace("THEN worker END, wake_at, now FROM birth", "THEN worker END, coalesce(wake_at, now), now FROM birth")
+
 _FITS = "fits"
 _NO_FAULT = {_FITS, "applied"}
 _JUDGE = """
@@ -92,7 +98,7 @@ SELECT t.key, CASE
 
 
 async def commit(
-    session: Session, place: Place, worker: str, turns: Sequence[Turn], row_bytes_max: int
+    session: Session, place: Place, worker: str | None, turns: Sequence[Turn], row_bytes_max: int
 ) -> Sequence[TurnResult]:
     """Write the turns that fit, and say what became of each.
 
@@ -143,7 +149,7 @@ def _portions(turns: Sequence[Turn], row_bytes_max: int, results: list[TurnResul
 class Batch:
     """Turns of different sagas, in the order of their keys, on their way into the database."""
 
-    def __init__(self, session: Session, place: Place, worker: str) -> None:
+    def __init__(self, session: Session, place: Place, worker: str | None) -> None:
         self._session = session
         self._place = place
         self._worker = worker
@@ -192,10 +198,13 @@ class Batch:
         births = [turn for turn in turns if turn.birth is not None]
         others = [turn for turn in turns if turn.birth is None] if births else turns
         row = await self._session.row(
-            self._place.sql(_WRITE), self._worker, *await self._columns_of_births(births), *_columns_of_others(others)
+            self._place.sql(_BEAR if self._worker is None else _WRITE),
+            self._worker,
+            *await self._columns_of_births(births),
+            *_columns_of_others(others),
         )
         if not row["alive"]:
-            raise dead(self._worker)
+            raise dead(str(self._worker))
         if row["early"]:
             await take_early_events(self._session, self._place, [turn.key for turn in births])
         fitting = row["fitting"]

@@ -97,7 +97,7 @@ async def check(connection: Connection, place: Place, where: str) -> None:
     if missing:
         raise StoreSchemaError(
             f"{where} lacks {', '.join(migration.name for migration in missing)} in schema {place.schema}. "
-            "Run the migrations there (atone.stores.postgres.migrate), or open the store with migrate=True."
+            "Run the migrations there with: atone migrate --store URL (or open the store with migrate=True)."
         )
 
 

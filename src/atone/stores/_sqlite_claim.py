@@ -6,13 +6,16 @@ Called by the adapter, in the writer thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from atone.store import Claimed, Lease, StoredPlan
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_group import dead, is_alive
+
+T = TypeVar("T")
 
 _UNCLAIMABLE_MAX = 1000
 _EARLY_MAX = 1000
@@ -56,6 +59,7 @@ class Wish(NamedTuple):
     limit: int
     lease_seconds: float
     first: int
+    limits: Mapping[str, int]
 
 
 def renew(
@@ -87,7 +91,8 @@ def claim(connection: Connection, now: float, wish: Wish) -> Claimed:
     newer = wish.known.intersection(_keys(connection, _ASKED, wish.worker))
     queues, unclaimable = _waiting(connection, wish, left, now)
     taken = sorted(set(mine) - wish.known)[: wish.limit]
-    found = list(islice(_in_turns(queues, wish.first), wish.limit - len(taken)))
+    allowed = _allowed(_in_turns(queues, wish.first), wish.limits)
+    found = list(islice(allowed, max(0, wish.limit - len(taken))))
     connection.executemany(_OWN, [(wish.worker, key) for key in found])
     taken += found
     if taken:
@@ -98,16 +103,16 @@ def claim(connection: Connection, now: float, wish: Wish) -> Claimed:
 
 def _waiting(
     connection: Connection, wish: Wish, left: Sequence[str], now: float
-) -> tuple[Sequence[Sequence[bytes]], int]:
-    """Return a queue of keys for each definition that is asked for, and how many sagas wait of the others."""
-    queues: list[list[bytes]] = []
+) -> tuple[Sequence[Sequence[tuple[str, bytes]]], int]:
+    """Return a queue of names and keys for each definition that is asked for, and how many sagas wait of the others."""
+    queues: list[list[tuple[str, bytes]]] = []
     unclaimable = 0
     for name, version, plan_hash, number in connection.execute(_DEFINITIONS).fetchall():
         wanted = (name, version, plan_hash) in wish.definitions
         most = wish.limit if wanted else _UNCLAIMABLE_MAX - unclaimable
         found = list(islice(_needing_owner(connection, number, left, now, most), most))
         if wanted:
-            queues.append(found)
+            queues.append([(name, key) for key in found])
         else:
             unclaimable += len(found)
     return queues, unclaimable
@@ -125,7 +130,16 @@ def _keys(connection: Connection, statement: str, *values: Any) -> list[bytes]:
     return [key for (key,) in connection.execute(statement, values)]
 
 
-def _in_turns(queues: Sequence[Sequence[bytes]], first: int) -> Iterator[bytes]:
+def _allowed(waiting: Iterator[tuple[str, bytes]], limits: Mapping[str, int]) -> Iterator[bytes]:
+    """Leave out what would be too many of one name."""
+    seen: Counter[str] = Counter()
+    for name, key in waiting:
+        seen[name] += 1
+        if seen[name] <= limits.get(name, seen[name]):
+            yield key
+
+
+def _in_turns(queues: Sequence[Sequence[T]], first: int) -> Iterator[T]:
     """Yield the first of each queue, then the second of each, and so on; another queue begins each time."""
     filled = [queue for queue in queues if queue]
     first %= max(len(filled), 1)

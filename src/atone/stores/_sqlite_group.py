@@ -37,7 +37,7 @@ class Commit(Job[Sequence[TurnResult]]):
 
     __slots__ = ("turns", "worker")
 
-    def __init__(self, worker: str, turns: Sequence[Turn]) -> None:
+    def __init__(self, worker: str | None, turns: Sequence[Turn]) -> None:
         super().__init__()
         self.worker = worker
         self.turns = turns
@@ -90,7 +90,7 @@ def _write(connection: Connection, group: Sequence[Job[Any]], now: float, write_
     for job in group:
         job.error = None
         if isinstance(job, Commit):
-            if is_alive(connection, job.worker, now):
+            if job.worker is None or is_alive(connection, job.worker, now):
                 commits.append(job)
             else:
                 job.error = dead(job.worker)
@@ -161,7 +161,7 @@ def _write_together(connection: Connection, commits: Sequence[Commit], now: floa
 def _collect(
     connection: Connection,
     rows: _Rows,
-    worker: str,
+    worker: str | None,
     turn: Turn,
     now: float,
     asked: set[Any],

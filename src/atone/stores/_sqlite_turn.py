@@ -88,8 +88,9 @@ def born_row(turn: Turn, definition: int, worker: str | None, now: float) -> tup
     if birth is None or hot is None:
         raise ValueError("A first turn has birth and hot.")
     owner = worker if hot.owned else None
+    wake_at = now if worker is None and hot.wake_at is None else hot.wake_at
     return (
-        turn.key, birth.tenant, birth.name, birth.saga_id, definition, hot.status, owner, hot.wake_at, now
+        turn.key, birth.tenant, birth.name, birth.saga_id, definition, hot.status, owner, wake_at, now
     )  # fmt: skip
 
 

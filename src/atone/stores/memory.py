@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import Self
 from atone.errors import StoreError, VolatileStore, WorkerDead
 from atone.store import (
     FINAL_STATUSES,
+    NO_LIMITS,
     Birth,
     Claimed,
     Delivered,
@@ -119,9 +121,9 @@ class MemoryStore:
             found.dead = lease_seconds <= 0
             return Lease(now, found.lease_until)
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         with self._lock:
-            now = self._alive(worker)
+            now = self._clock() if worker is None else self._alive(worker)
             return [self._append(worker, turn, now) for turn in turns]
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
@@ -142,6 +144,7 @@ class MemoryStore:
         known: Collection[bytes],
         limit: int,
         lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         with self._lock:
             now = self._alive(worker)
@@ -151,7 +154,8 @@ class MemoryStore:
             taken = [key for key in mine if key not in known][:limit]
             due = [key for key, saga in self._unfinished() if self._is_due(saga, now)]
             queues = [[key for key in due if self._sagas[key].definition == one] for one in sorted(definitions)]
-            for key in islice(self._in_turns(queues), limit - len(taken)):
+            allowed = self._allowed(self._in_turns(queues), limits)
+            for key in islice(allowed, max(0, limit - len(taken))):
                 self._sagas[key].owner = worker
                 taken.append(key)
             if taken:
@@ -187,7 +191,7 @@ class MemoryStore:
             raise _dead(worker)
         return now
 
-    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+    def _append(self, worker: str | None, turn: Turn, now: float) -> TurnResult:
         saga = self._sagas.get(turn.key)
         if saga is not None and self._stands(saga, turn):
             return TurnResult.APPLIED
@@ -195,7 +199,7 @@ class MemoryStore:
             return TurnResult.REFUSED
         if turn.birth is not None:
             return self._insert(worker, turn, turn.birth, now)
-        if saga is None or saga.owner != worker:
+        if saga is None or worker is None or saga.owner != worker:
             return TurnResult.NOT_MINE
         if turn.version != len(saga.rows) + 1:
             return TurnResult.CONFLICT
@@ -209,13 +213,14 @@ class MemoryStore:
     def _stands(self, saga: _Saga, turn: Turn) -> bool:
         return any((row.version, row.commit_id) == (turn.version, turn.commit_id) for row in saga.rows)
 
-    def _insert(self, worker: str, turn: Turn, birth: Birth, now: float) -> TurnResult:
+    def _insert(self, worker: str | None, turn: Turn, birth: Birth, now: float) -> TurnResult:
         identity = (birth.tenant, birth.name, birth.saga_id)
         if identity in self._keys:
             return TurnResult.TAKEN
         if turn.key in self._sagas or turn.hot is None:
             return TurnResult.CONFLICT
-        saga = _Saga(birth, turn.hot.status, worker if turn.hot.owned else None, turn.hot.wake_at, now)
+        wake_at = now if worker is None and turn.hot.wake_at is None else turn.hot.wake_at
+        saga = _Saga(birth, turn.hot.status, worker if turn.hot.owned else None, wake_at, now)
         saga.rows.append(Row(turn.version, now, turn.commit_id, turn.entries))
         self._keys[identity] = turn.key
         self._sagas[turn.key] = saga
@@ -246,6 +251,15 @@ class MemoryStore:
         if saga.owner is None:
             return saga.wake_at is not None and saga.wake_at <= now
         return saga.owner not in self._workers or self._workers[saga.owner].dead
+
+    def _allowed(self, keys: Iterator[bytes], limits: Mapping[str, int]) -> Iterator[bytes]:
+        """Leave out what would be too many of one name."""
+        seen: Counter[str] = Counter()
+        for key in keys:
+            name = self._sagas[key].birth.name
+            seen[name] += 1
+            if seen[name] <= limits.get(name, seen[name]):
+                yield key
 
     def _in_turns(self, queues: Sequence[Sequence[bytes]]) -> Iterator[bytes]:
         """Yield the first of each queue, then the second of each, and so on; another queue begins each time."""

@@ -8,7 +8,7 @@ and by `open_store`. Needs the `postgres` extra.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
@@ -17,7 +17,19 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from atone.errors import StoreClosed, StoreError
-from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
+from atone.store import (
+    NO_LIMITS,
+    Claimed,
+    Delivered,
+    Delivery,
+    Lease,
+    Loaded,
+    Query,
+    StoredPlan,
+    Summary,
+    Turn,
+    TurnResult,
+)
 from atone.stores import _postgres_claim, _postgres_read, _postgres_requests, _postgres_schema, _postgres_start
 from atone.stores._postgres_commit import commit
 from atone.stores._postgres_definitions import learn_number
@@ -75,6 +87,7 @@ class PostgresStore:
         readers: int = 3,
         statement_seconds: float = 3.0,
         statement_cache_size: int = 100,
+        notify: bool = True,
         clock_sql: str = CLOCK_SQL,
         row_bytes_max: int = 64 * 1024 * 1024,
     ) -> None:
@@ -132,7 +145,7 @@ class PostgresStore:
             lambda session: _postgres_claim.renew(session, self._place, worker, lease_seconds, register)
         )
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         return await self._open.commits.do(
             lambda session: commit(session, self._place, worker, turns, self._row_bytes_max)
         )
@@ -165,8 +178,9 @@ class PostgresStore:
         known: Collection[bytes],
         limit: int,
         lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
-        wish = _postgres_claim.Wish(worker, sorted({*definitions}), frozenset(known), limit, lease_seconds)
+        wish = _postgres_claim.Wish(worker, sorted({*definitions}), frozenset(known), limit, lease_seconds, limits)
         return await self._open.others.do(lambda session: _postgres_claim.claim(session, self._place, wish))
 
     async def deliver(self, delivery: Delivery) -> Delivered:
@@ -208,11 +222,11 @@ class PostgresStore:
         return connection
 
 
-async def migrate(dsn: str, *, schema: str = "atone", post: bool = False) -> list[str]:
+async def migrate(dsn: str, *, schema: str = "atone", post: bool = False, roles: bool = False) -> list[str]:
     """Bring a database to the schema that this code knows, and return the names of the migrations that were applied.
 
     `post` ones are for when no process with older code runs any more. They are made by the role `atone_owner`, if it is
-    there and this user is a member, and followed by the grants.
+    there and this user is a member, and followed by the grants. With `roles` the roles are made first.
 
     Raises:
         StoreSchemaError: The schema is newer than this code, or holds something else. Nothing was changed.
@@ -220,7 +234,10 @@ async def migrate(dsn: str, *, schema: str = "atone", post: bool = False) -> lis
     """
     where = _without_secrets(dsn)
     async with _Visit(dsn, where) as connection:
-        return await _postgres_schema.migrate(connection, Place(schema), where, post=post)
+        place = Place(schema)
+        if roles:
+            await connection.execute(_postgres_schema.roles_sql(place))
+        return await _postgres_schema.migrate(connection, place, where, post=post)
 
 
 def migrate_sql(*, schema: str = "atone", after: int = 0, post: bool = False) -> str:

@@ -7,7 +7,7 @@ this process would drop the first one's locks. The file is Atone's alone. Called
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,19 @@ from typing import Any, Self
 import apsw
 
 from atone.errors import StoreError
-from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, StoredPlan, Summary, Turn, TurnResult
+from atone.store import (
+    NO_LIMITS,
+    Claimed,
+    Delivered,
+    Delivery,
+    Lease,
+    Loaded,
+    Query,
+    StoredPlan,
+    Summary,
+    Turn,
+    TurnResult,
+)
 from atone.stores import _sqlite_claim, _sqlite_read, _sqlite_requests, _sqlite_start
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_file import open_file
@@ -80,7 +92,7 @@ class SqliteStore:
             Change(lambda connection, now: _sqlite_claim.renew(connection, now, worker, lease_seconds, register))
         )
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         return await self._writer.do(Commit(worker, turns))
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
@@ -99,9 +111,10 @@ class SqliteStore:
         known: Collection[bytes],
         limit: int,
         lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         wish = _sqlite_claim.Wish(
-            worker, frozenset(definitions), frozenset(known), limit, lease_seconds, next(self._claims)
+            worker, frozenset(definitions), frozenset(known), limit, lease_seconds, next(self._claims), limits
         )
         return await self._writer.do(Change(lambda connection, now: _sqlite_claim.claim(connection, now, wish)))
 

@@ -322,4 +322,30 @@ async def an_open_store_is_not_opened_by_somebody_else(lab: Lab) -> None:
     await lab.applied(worker, turn_of(key, 2))
 
 
+@Check
+async def without_a_worker_sagas_are_born_unowned_and_due_at_once(lab: Lab) -> None:
+    """Whoever only starts sagas has no lease; their early events come along, and a repeated start changes nothing."""
+    await lab.deliver(saga_id="early", keep_seconds=100)
+    first, later = birth_of(lab.key(), saga_id="early", owned=False), birth_of(lab.key(), wake_at=lab.now() + 5)
+    same(await lab.commit(None, first, later), [TurnResult.APPLIED] * 2, "results of two births")
+    same(await lab.commit(None, first), [TurnResult.APPLIED], "the same sent again")
+    same(await lab.commit(None, birth_of(lab.key(), saga_id="early")), [TurnResult.TAKEN], "another of that name")
+    same([(await lab.summary(one.key)).owner for one in (first, later)], [None, None], "owners")
+    same(len(await lab.rows(first.key)), 2, "rows: its start, and the event that came early")
+    worker = lab.worker(1000)
+    same((await lab.claim(worker)).taken, (first.key,), "taken at once")
+    lab.advance(5)
+    same((await lab.claim(worker, known=[first.key])).taken, (later.key,), "taken when it was due")
+
+
+@Check
+async def without_a_worker_nothing_but_a_birth_is_written(lab: Lab) -> None:
+    """Not even to a saga that nobody owns."""
+    worker = lab.worker()
+    owned, unowned = await lab.born(worker), await lab.born(worker, owned=False)
+    found = await lab.commit(None, turn_of(owned, 2), turn_of(unowned, 2), birth_of(lab.key()))
+    same(found, [TurnResult.NOT_MINE, TurnResult.NOT_MINE, TurnResult.APPLIED], "results")
+    same([len(await lab.rows(key)) for key in (owned, unowned)], [1, 1], "rows")
+
+
 CHECKS = tuple(check for check in list(globals().values()) if isinstance(check, Check))

@@ -6,7 +6,7 @@ reach behind the port. Called by the modules of checks beside it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from atone.store import (
+    NO_LIMITS,
     Birth,
     Claimed,
     Delivered,
@@ -139,7 +140,7 @@ class Lab:
         """Register under an id of the caller's choice."""
         return self.store.renew(worker, LEASE_SECONDS, register=())
 
-    async def commit(self, worker: str, *turns: Turn) -> list[TurnResult]:
+    async def commit(self, worker: str | None, *turns: Turn) -> list[TurnResult]:
         """Commit and return the results."""
         return list(await self.store.commit(worker, turns))
 
@@ -173,10 +174,11 @@ class Lab:
         limit: int = 100,
         definitions: Collection[tuple[str, int, str]] = (("Order", 1, "hash"),),
         lease_seconds: float = LEASE_SECONDS,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         """Claim with the definition that `birth_of` uses."""
         return await self.store.claim(
-            worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds
+            worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds, limits=limits
         )
 
     async def deliver(self, **delivery: Any) -> Delivered:

@@ -168,6 +168,39 @@ async def each_definition_gets_its_turn_when_there_is_room_for_one_saga_only(lab
 
 
 @Check
+async def no_more_of_a_definition_is_taken_than_its_limit(lab: Lab) -> None:
+    """Of all its versions together, of the dead and of nobody; the others fill the page."""
+    worker, other = lab.worker(), lab.worker()
+    definitions = [_ORDER, ("Order", 2, "hash"), _REFUND]
+    orders = {await lab.born(worker) for _ in range(5)}
+    orders |= {await lab.born(worker, owned=False, wake_at=lab.now(), definition_version=2) for _ in range(5)}
+    refunds = {await lab.born(worker, owned=False, wake_at=lab.now(), name="Refund") for _ in range(5)}
+    lab.lapse(other)
+    first = set((await lab.claim(other, limit=9, definitions=definitions, limits={"Order": 3})).taken)
+    same((len(first & orders), len(first & refunds)), (3, 5), "orders of which 3 were allowed, and refunds")
+    again = await lab.claim(other, known=first, definitions=definitions, limits={"Order": 0})
+    same((again.taken, again.unclaimable), ((), 0), "taken when none is allowed, and unclaimable")
+    same(len((await lab.claim(other, limits={"Order": 2})).taken), 2 + len(first), "what is mine, and two more")
+    rest = await lab.claim(other, known=await lab.find(), definitions=definitions, limits={"Refund": 0})
+    same(len(rest.taken), 5, "the orders that are left")
+
+
+@Check
+async def each_version_gets_its_turn_within_the_limit_of_its_definition(lab: Lab) -> None:
+    """Sagas of the version before are not starved by a flood of the present one."""
+    worker = lab.worker(1000)
+    definitions = [_ORDER, ("Order", 2, "hash")]
+    for _ in range(20):
+        await lab.born(worker, owned=False, wake_at=lab.now() - 1000, definition_version=2)
+    few = [await lab.born(worker, owned=False, wake_at=lab.now()) for _ in range(3)]
+    taken: list[bytes] = []
+    for _ in range(20):
+        taken += (await lab.claim(worker, definitions=definitions, known=taken, limits={"Order": 1})).taken
+    same(len(taken), 20, "number of those taken")
+    holds({*few} & {*taken}, "twenty pages of one saga, and none of the other version")
+
+
+@Check
 async def a_claim_without_room_takes_nothing_but_tells_what_is_newer(lab: Lab) -> None:
     """`limit` 0: a worker that is full still hears of requests."""
     worker, other = lab.worker(), lab.worker()

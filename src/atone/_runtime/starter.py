@@ -1,0 +1,101 @@
+"""Starts without a worker: a process that stores sagas for the fleet to run, and runs none itself.
+
+Owns the writes of such starts, in batches like a worker's, and the first turn of a saga that nobody runs yet. Has no
+lease, claims nothing and calls no step. Made by `Orchestrator(runs=False)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from atone._core import facts
+from atone._core.decide import decide
+from atone._runtime.bound import BoundSaga
+from atone._runtime.committer import Committer
+from atone._runtime.ids import CommitIds, new_saga_key, new_worker_id
+from atone._runtime.limits import Limits
+from atone._runtime.starts import Starts
+from atone._runtime.threads import aside
+from atone._runtime.wire import encode_entries
+from atone.clock import Clock, StoreTime
+from atone.errors import Shutdown
+from atone.store import Birth, Hot, Store, StoredPlan, Turn, TurnResult
+
+
+class Starter:
+    """Stands where the worker stands, in an orchestrator that runs nothing."""
+
+    def __init__(self, store: Store, sagas: Sequence[BoundSaga], clock: Clock, limits: Limits) -> None:
+        self._store, self._clock, self._limits = store, clock, limits
+        self._plans = [StoredPlan(*saga.identity, saga.plan.to_json()) for saga in sagas]
+        self._commit_ids = CommitIds()
+        self._starts = Starts(limits.starts_waiting_max)
+        self._time = StoreTime(clock)
+        self._committer: Committer | None = None
+        self.now = self._time.now
+        self.runners: dict[bytes, object] = {}
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether a start would be written now."""
+        return self._committer is not None
+
+    async def open(self) -> None:
+        """Leave the plans in the store, for whoever looks at the sagas before a worker has registered them."""
+        asked_at = self._clock.monotonic()
+        # An id that is retired as it is made: it keeps the plans and tells the time, and no lease needs renewing.
+        lease = await aside(partial(self._store.renew, new_worker_id(), 0.0, register=self._plans))
+        self._time.observe(lease.now, asked_at=asked_at)
+        self._committer = Committer(self._store, None, self._ended)
+        self._committer.start()
+
+    async def close(self) -> None:
+        """Write what is queued, then stop; for no longer than a lease would last."""
+        committer, self._committer = self._committer, None
+        if committer is not None:
+            try:
+                async with asyncio.timeout(self._limits.lease_seconds):
+                    await committer.close()
+            except TimeoutError:
+                committer.abandon()
+        self._starts.answer_all()
+
+    async def start(
+        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes
+    ) -> tuple[bytes, TurnResult | None]:
+        """Store a saga for the fleet; see `Worker.start`."""
+        if self._committer is None:
+            raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
+        turn = self.unowned_start(bound, tenant, saga_id, payload)
+        with self._starts.waiting() as answer:
+            self._committer.submit(turn, answer.set)
+            return turn.key, await answer.future
+
+    def unowned_start(self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes) -> Turn:
+        """Return the first turn of a saga for the fleet; when it is due is the store's to say: at once."""
+        turn = unowned_start(bound, tenant, saga_id, payload, self.now(), self._commit_ids.next())
+        assert turn.hot is not None, "a first turn says how the saga stands"
+        return turn._replace(hot=turn.hot._replace(wake_at=None))
+
+    def nudge(self, key: bytes | None = None) -> None:
+        """Nothing to look at: the saga is another process's."""
+
+    def hinted(self) -> None:
+        """Nothing to claim."""
+
+    def _ended(self) -> None:
+        """The store was closed under us: nobody will know what became of the starts under way."""
+        self._committer = None
+        self._starts.answer_all()
+
+
+def unowned_start(bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, now: float, commit_id: bytes) -> Turn:
+    """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
+    fact = facts.StartRequested(tenant, saga_id, payload)
+    decision = decide(bound.plan, None, fact, now, may_start=False)
+    plan = bound.plan
+    hot = Hot(decision.saga.status.value, False, decision.wake_at)
+    birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
+    return Turn(new_saga_key(), 1, commit_id, encode_entries(decision.entries), hot, birth)

@@ -1,0 +1,107 @@
+"""`atone worker`: run sagas in this process until somebody asks it to stop.
+
+Owns the process: user code is loaded, signals are listened to, the log goes to standard error. The first SIGTERM or
+SIGINT drains (calls under way may end, sagas are handed back, none is cancelled); the second ends at once. Must not
+decide about a saga: an `Orchestrator` runs them. Called by the command of that name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from atone.cli.exits import Exit, Stop
+from atone.cli.place import named, shown
+from atone.cli.targets import codec_of, sagas_of
+from atone.definition import Saga
+from atone.orchestrator import Limits, Orchestrator
+
+log = logging.getLogger("atone.worker")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A worker as asked for on the command line; `limits` are those of `Limits` that were given."""
+
+    targets: Sequence[str]
+    store: str | None
+    migrate: bool
+    codec: str | None = None
+    log_level: str = "info"
+    limits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+async def work(job: Job) -> Exit:
+    """Run a worker until a signal comes."""
+    store = named(job.store, must_exist=not job.migrate)
+    with _signals() as stop:
+        async with AsyncExitStack() as stack:
+            codec = None if job.codec is None else codec_of(job.codec)
+            sagas = [saga for target in job.targets for saga in await sagas_of(target, stack)]
+            _log_to_stderr(job.log_level)
+            limits = Limits(**job.limits)
+            async with Orchestrator(store, sagas=sagas, codec=codec, limits=limits):
+                _tell(job, sagas, limits)
+                await stop.wait()
+                log.info("stopping; a second signal ends at once")
+        log.info("stopped")
+    return Exit.DONE
+
+
+@contextlib.contextmanager
+def _signals() -> Any:
+    """Give an event that the first signal sets; the second ends the process, as a crash would."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def caught(number: int) -> None:
+        if stop.is_set():
+            sys.stderr.write("atone: ended by a second signal; the lease ends by itself, then others go on\n")
+            sys.stderr.flush()
+            os._exit(128 + number)
+        stop.set()
+
+    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C still ends it, without a drain
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, caught, number)
+    try:
+        yield stop
+    finally:
+        with contextlib.suppress(NotImplementedError):
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+def _log_to_stderr(level: str) -> None:
+    """Show what Atone says from `level` on, and of others warnings; user code that set up its own log keeps that."""
+    try:
+        logging.getLogger("atone").setLevel(level.upper())
+    except ValueError:
+        raise Stop(
+            Exit.USAGE, "usage", f"There is no log level {level!r}. Give debug, info, warning or error."
+        ) from None
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def _tell(job: Job, sagas: Sequence[Saga[Any]], limits: Limits) -> None:
+    """Log what runs where: the line that an operator looks for first."""
+    plans = [saga.plan() for saga in sagas]
+    log.info(
+        "running %s; at most %d sagas at a time%s; host %s, pid %d, store %s",
+        ", ".join(f"{plan.name} version {plan.version}" for plan in plans),
+        limits.sagas_in_flight_max,
+        "".join(f", {most} of {name}" for name, most in limits.bounds_by_name.items()),
+        platform.node(),
+        os.getpid(),
+        shown(job.store or ""),
+    )
