@@ -107,7 +107,8 @@ class Orchestrator(Steering):
             raise
         try:
             await self._catalogue.refuse_mismatch(self._store)
-            worker = self._made()
+            sagas, listeners = self._catalogue.all, (self._waiting, self._watchers)
+            worker = _made(self._runs, self._store, sagas, self._clock, self._limits, *listeners)
             self._waiting.open()
             await worker.open()
             self._worker = worker
@@ -115,13 +116,6 @@ class Orchestrator(Steering):
             await self._leave()
             raise
         return self
-
-    def _made(self) -> Worker | Starter:
-        sagas = self._catalogue.all
-        if not self._runs:
-            return Starter(self._store, sagas, self._clock, self._limits)
-        heard, changed = self._waiting.heard, self._watchers.changed
-        return Worker(self._store, sagas, self._clock, self._limits, on_settled=heard, on_changed=changed)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -368,6 +362,21 @@ class Handle(Generic[I]):
     def watch(self) -> AsyncIterator[Progress]:
         """Yield the saga's progress; see `Orchestrator.watch`."""
         return self._orchestrator.watch(type(self.bound.saga), self.saga_id)
+
+
+def _made(
+    runs: bool,
+    store: Store,
+    sagas: Sequence[BoundSaga],
+    clock: Clock,
+    limits: Limits,
+    waiting: Waiting,
+    watchers: Watchers,
+) -> Worker | Starter:
+    """Return what starts sagas: a worker, which runs them too, or one that leaves them to the fleet."""
+    if not runs:
+        return Starter(store, sagas, clock, limits)
+    return Worker(store, sagas, clock, limits, on_settled=waiting.heard, on_changed=watchers.changed)
 
 
 def _query(status: SagaStatus | Sequence[SagaStatus] | None, limit: int, after: SagaInfo | None) -> Query:

@@ -54,6 +54,10 @@ class Fleet:
     threads: Annotated[int | None, Parameter(help="How many plain functions at a time (32).")] = None
     grace: Annotated[float | None, Parameter(help="Seconds that a stop leaves to calls under way (10).")] = None
     lease: Annotated[float | None, Parameter(help="Seconds until others take over from a dead worker (10).")] = None
+    stall: Annotated[
+        float | None,
+        Parameter(help="Seconds that the event loop may stand still before the lease is left to end (30)."),
+    ] = None
     poll: Annotated[float | None, Parameter(help="Seconds between two looks for work (0.5).")] = None
 
     def limits(self) -> dict[str, Any]:
@@ -63,6 +67,7 @@ class Fleet:
             "threads_max": self.threads,
             "grace_seconds": self.grace,
             "lease_seconds": self.lease,
+            "loop_stall_seconds": self.stall,
             "poll_seconds": self.poll,
             "sagas_in_flight_of": dict(map(_bound, self.limit)) if self.limit else None,
         }
