@@ -7,10 +7,12 @@ Must not judge a run. Used by `random_kill` and by the tests beside it.
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,13 +32,16 @@ class Broken(Exception):
 class Process:
     """One life of the orchestrator, in a process of its own."""
 
-    def __init__(self, files: Files, life: Life) -> None:
+    def __init__(self, files: Files, life: Life, env: Mapping[str, str] | None = None) -> None:
         self._files = files
+        self.name = life.name
+        self._is_ready = False
         self._errors = files.errors.open("ab")
         command = [sys.executable, "-m", "tests.crash.child", msgspec.json.encode(life).decode()]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
-        )
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
         self.pid = self._process.pid
 
     def __enter__(self) -> Self:
@@ -48,12 +53,15 @@ class Process:
         self.close()
 
     def wait_until_ready(self) -> None:
-        """Return when its orchestrator is open."""
+        """Return when its orchestrator is open; a second time at once."""
+        if self._is_ready:
+            return
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(READY_SECONDS) or not self._process.stdout.readline():
                 raise self._broken("did not become ready")
+        self._is_ready = True
 
     def order(self, **what: Any) -> None:
         """Send it one line."""

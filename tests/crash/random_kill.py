@@ -1,13 +1,12 @@
-"""Kill an orchestrator at random moments, start it again, many times; then let everything end and read the verdict.
+"""Kill orchestrators at random moments, start them again, many times; then let everything end and read the verdict.
 
 Owns the moments of the kills, drawn from `--seed`; what a process has reached by then is the machine's affair. Must not
-look into a saga: `verdict` does. Run as `python -m tests.crash.random_kill --store sqlite --kills 200 --json`; the last
-line is the verdict, and the exit status is 1 if anything is wrong.
+look into a saga: `verdict` does. Run as `python -m tests.crash.random_kill --store sqlite --kills 200 --json`, or with
+`--store postgres`, where several processes work at once; the exit status is 1 if anything is wrong.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import platform
@@ -21,6 +20,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from tests.crash.child import Files, Life
+from tests.crash.fleet import Fleet, Run, arguments, command, on_postgres
 from tests.crash.processes import Broken, Process
 from tests.crash.verdict import Verdict, judge, read
 
@@ -56,6 +56,23 @@ def torment(files: Files, plan: Plan) -> bool:
         return last.ends_within(plan.drain_seconds)
 
 
+def torment_fleet(run: Run, kills: int, workers: int = 3, feeders: int = 8) -> dict[str, Any]:
+    """Kill one of several processes on one PostgreSQL at a time, and put another in its place."""
+    rng = random.Random(run.seed)
+    with on_postgres(run) as (server, files), Fleet(files, seed=run.seed, feeders=feeders) as fleet:
+        fleet.start_all(workers)
+        for _ in range(kills):
+            victim = rng.choice(fleet.processes)
+            # Most kills hit sagas at work; some hit a process that has barely begun to open its store.
+            if rng.random() < 0.85:
+                victim.wait_until_ready()
+            sleep(rng.uniform(0.0, 0.4))
+            fleet.replace(victim)
+        run.done |= {"store": "postgres", "kills": kills, "workers": workers}
+        run.judged(files, server.url(), drained=fleet.drain())
+        return run.line(server)
+
+
 def report(verdict: Verdict, plan: Plan, seconds: float, refusals: int) -> dict[str, Any]:
     """Return the verdict as the last line."""
     return {
@@ -86,18 +103,14 @@ def _show(verdict: Verdict) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Kill an orchestrator at random, and see whether every saga ends true."
-    )
-    parser.add_argument("--store", choices=["sqlite"], default="sqlite")
+    parser = arguments("Kill orchestrators at random, and see whether every saga ends true.")
+    parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--feeders", type=int, default=Plan.feeders, help="sagas that are always under way")
-    parser.add_argument(
-        "--keep", action="store_true", help="keep the databases; they are kept anyway if anything is wrong"
-    )
-    parser.add_argument("--json", action="store_true", help="print the verdict as one JSON object")
     options = parser.parse_args()
+    if options.store == "postgres":
+        return command(
+            "random_kill", options, lambda run: torment_fleet(run, options.kills, options.workers, options.feeders)
+        )
     plan = Plan(options.kills, options.seed, options.feeders)
     files = Files(Path(tempfile.mkdtemp(prefix="atone-kill-")))
     begun = monotonic()

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from atone import Orchestrator
-from tests.crash.child import Files, Notes, run_saga
+from tests.crash.child import Files, run_saga
 from tests.crash.definitions import Branching, Pivoted, Script, Straight, all_sagas
 from tests.crash.participant import Call, Effect, Participant
 from tests.crash.random_kill import Plan, report
 from tests.crash.verdict import Found, Saga, judge, read
+from tests.crash.witness import Notes
 
 SAGAS = {
     "good": (Straight, Script()),

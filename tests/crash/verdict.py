@@ -21,7 +21,7 @@ from atone._core.state import SagaState, SagaStatus
 from atone._runtime.reader import fold_rows
 from atone._runtime.wire import decode_entries
 from atone.errors import CorruptJournal
-from atone.store import FINAL_STATUSES, Loaded, Query, Row
+from atone.store import FINAL_STATUSES, Loaded, Query, Row, Store
 from atone.stores.sqlite import SqliteStore
 from tests.crash.child import Files
 from tests.crash.definitions import SHAPES, Script
@@ -43,7 +43,10 @@ class Saga(NamedTuple):
 
 @dataclass
 class Found:
-    """Everything that is left of a run. `started` and `ended` are what callers were told."""
+    """Everything that is left of a run. `started` and `ended` are what callers were told.
+
+    `refused` counts turns by the store's answer; `in_doubt` has the commits without one, with the time of that.
+    """
 
     sagas: list[Saga]
     calls: list[Call]
@@ -51,15 +54,25 @@ class Found:
     refusals: int = 0
     started: list[str] = field(default_factory=list)
     ended: list[tuple[str, str]] = field(default_factory=list)
+    started_again: list[str] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    in_doubt: list[tuple[float, tuple[bytes, ...]]] = field(default_factory=list)
 
 
 @dataclass
 class Verdict:
-    """What is wrong, in words, and how the sagas ended."""
+    """What is wrong, in words, and how the sagas ended.
+
+    What was acknowledged and is lost, effects that stand although their saga is compensated, and calls without an
+    intent are untrue too, and counted apart.
+    """
 
     stranded: list[str] = field(default_factory=list)
     untrue: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
+    acknowledged_lost: list[str] = field(default_factory=list)
+    effects_standing: list[str] = field(default_factory=list)
+    calls_without_intent: list[str] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
     attempts_lost: int = 0
     calls_repeated: int = 0
@@ -73,7 +86,7 @@ class Verdict:
 async def read(files: Files) -> Found:
     """Read the store through the port, the participant's tables, and the notes."""
     sagas: list[Saga] = []
-    async with SqliteStore(files.store) as store:
+    async with _store(files) as store:
         after: bytes | None = None
         while page := await store.find(Query(after=after, limit=PAGE)):
             sagas += [_saga(one) for one in await store.load([found.key for found in page]) if one is not None]
@@ -82,12 +95,29 @@ async def read(files: Files) -> Found:
     found = Found(sagas, participant.calls(), participant.effects(), participant.refusals())
     participant.close()
     for line in files.notes.read_text().splitlines() if files.notes.exists() else ():
-        note = json.loads(line)
-        if "started" in note:
-            found.started.append(note["started"])
-        else:
-            found.ended.append((note["ended"], note["status"]))
+        _noted(found, json.loads(line))
     return found
+
+
+def _store(files: Files) -> Store:
+    if files.url is None:
+        return SqliteStore(files.store)
+    from atone.stores.postgres import PostgresStore
+
+    return PostgresStore(files.url, migrate=False)
+
+
+def _noted(found: Found, note: dict[str, Any]) -> None:
+    if "started" in note:
+        found.started.append(note["started"])
+    elif "started_again" in note:
+        found.started_again.append(note["started_again"])
+    elif "ended" in note:
+        found.ended.append((note["ended"], note["status"]))
+    elif "refused" in note:
+        found.refused[note["refused"]] += note["turns"]
+    elif "in_doubt" in note:
+        found.in_doubt.append((note["at"], tuple(bytes.fromhex(one) for one in note["in_doubt"])))
 
 
 def _saga(loaded: Loaded) -> Saga:
@@ -107,7 +137,8 @@ def judge(found: Found) -> Verdict:
         verdict.untrue += [f"{saga.name} {saga.saga_id}: {what}" for what in wrong.all()]
     strangers = {*effects, *calls}
     verdict.untrue += [f"{saga_id}: was called, but no such saga is in the store" for saga_id in sorted(strangers)]
-    verdict.untrue += _told_wrongly(found)
+    verdict.acknowledged_lost = list(_told_wrongly(found))
+    verdict.untrue += verdict.acknowledged_lost
     return verdict
 
 
@@ -171,6 +202,7 @@ class _Case:
         self.verdict.calls_repeated += len(made) - len({call[:2] for call in made})
         for call, times in made.items():
             if call not in intents:
+                self.verdict.calls_without_intent.append(f"{self.saga.saga_id}: {call}")
                 yield f"{call} was called without an intent"
             if times > 1:
                 yield f"{call} was called {times} times for one intent"
@@ -197,6 +229,7 @@ class _Case:
             yield f"it ended {self.saga.status}, its script says {' or '.join(sorted(script.ends))}"
         standing = sorted(self.done.keys() - self.undone.keys())
         if self.saga.status == SagaStatus.COMPENSATED and standing:
+            self.verdict.effects_standing.append(f"{self.saga.saga_id}: {standing}")
             yield f"it is called compensated, and these effects stand: {', '.join(standing)}"
         if self.saga.status == SagaStatus.COMPLETED:
             acting = [step.name for step in self.plan.steps if step.does is Does.ACTION]
