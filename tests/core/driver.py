@@ -13,7 +13,8 @@ from atone._core import facts
 from atone._core.commands import AskCondition, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Landed, Operation, Problem
-from atone._core.journal import AttemptStarted, AttentionRaised, Entry, RequestReceived, SagaParked, fold
+from atone._core.fold import fold
+from atone._core.journal import AttemptStarted, AttentionRaised, Entry, RequestReceived, SagaParked
 from atone._core.plan import Does, Plan, Role, StepPlan
 from atone._core.retry import Retry
 from atone._core.state import Open, Request, SagaState, SagaStatus, StepState, StepStatus

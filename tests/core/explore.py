@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from atone._core.journal import fold
+from atone._core.fold import fold
 from atone._core.state import SagaState, SagaStatus
 from tests.core.invariants import Broken, check
 from tests.core.plans import PLANS

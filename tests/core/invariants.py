@@ -7,14 +7,8 @@ Called by `explore.py`, for random walks and for exhaustive search alike.
 from __future__ import annotations
 
 from atone._core.commands import AskCondition, Call, Decision
-from atone._core.journal import (
-    AttemptStarted,
-    DirectionDecided,
-    Entry,
-    SagaEnded,
-    apply,
-    fold,
-)
+from atone._core.fold import fold
+from atone._core.journal import AttemptStarted, DirectionDecided, Entry, SagaEnded
 from atone._core.plan import Does, Plan, Role, StepPlan
 from atone._core.state import SagaState, SagaStatus, StepState, StepStatus
 from tests.core.world import COMPENSATION, Model, Participant, Taken, World
@@ -49,7 +43,7 @@ def _decision(plan: Plan, saga: SagaState | None, decision: Decision) -> None:
     for entry in decision.entries:
         if folded is not None:
             _entry(plan, folded, entry)
-        folded = apply(plan, folded, entry)
+        folded = fold(plan, folded, (entry,))
     _commands(decision)
     for step, state in zip(plan.steps, decision.saga.steps, strict=True):
         _bounds(plan, step, state)

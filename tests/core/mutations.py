@@ -24,18 +24,17 @@ class Mutant(NamedTuple):
 INTENT = (
     Mutant(
         "draft.py",
-        "self.record(AttemptStarted(step.name, operation, attempt, deadline, self.now))",
-        "self.entries.append(AttemptStarted(step.name, operation, attempt, deadline, self.now)) if operation "
-        "is not Operation.COMPENSATION else None",
+        "        self.record(new(AttemptStarted, (step.name, operation, attempt, deadline, now)))\n",
+        "        if operation is not Operation.COMPENSATION:\n"
+        "            self.record(new(AttemptStarted, (step.name, operation, attempt, deadline, now)))\n",
         "intent before act, backward too",
         "test_intent::test_the_intent_of_an_undo_comes_before_the_undo",
         checked=True,
     ),
     Mutant(
         "draft.py",
-        "        if not self.may_start:\n            self.wake(self.now)\n            return\n"
-        "        if operation is Operation.ACTION",
-        "        if operation is Operation.ACTION",
+        "        if not self.may_start:\n            self.wake(self.now)\n            return\n        now = self.now\n",
+        "        now = self.now\n",
         "no intent while the worker drains",
         "test_intent::test_a_draining_worker_records_outcomes_and_begins_nothing",
     ),
@@ -54,7 +53,7 @@ INTENT = (
         "test_intent::test_a_crash_does_not_exhaust_a_policy_that_was_tightened_meanwhile",
     ),
     Mutant(
-        "journal.py",
+        "fold.py",
         "tries._replace(lost=tries.lost + 1)",
         "tries._replace(lost=tries.lost + 1, failed=tries.failed + 1)",
         "a crash uses up no attempt",
@@ -69,8 +68,8 @@ INTENT = (
     ),
     Mutant(
         "decide.py",
-        "return state.open is not None and state.open.operation is operation and state.open.attempt == attempt",
-        "return state.open is not None and state.open.operation is operation",
+        "return opened is not None and opened.operation is operation and opened.attempt == attempt",
+        "return opened is not None and opened.operation is operation",
         "an outcome belongs to its attempt",
         "test_intent::test_an_outcome_of_an_earlier_attempt_does_not_end_the_present_one",
     ),
@@ -86,16 +85,16 @@ UNKNOWN = (
         checked=True,
     ),
     Mutant(
-        "journal.py",
-        "    status = StepStatus.UNKNOWN if step.doubt else StepStatus.FAILED\n"
-        "    return _failed(step, entry.operation, entry.problem)._replace(status=status)",
-        "    return _failed(step, entry.operation, entry.problem)._replace(status=StepStatus.FAILED, doubt=False)",
+        "fold.py",
+        "    return step._replace(status=status, open=None, action=tries, problem=entry.problem)",
+        "    failed = step._replace(status=StepStatus.FAILED, doubt=False)\n"
+        "    return failed._replace(open=None, action=tries, problem=entry.problem)",
         "a rejection clears its own attempt only",
         "test_unknown::test_a_rejection_clears_its_own_attempt_only",
         checked=True,
     ),
     Mutant(
-        "journal.py",
+        "fold.py",
         "    if entry.answer is not Landed.LANDED:\n        return counted\n",
         "    if entry.answer is Landed.NOT_LANDED:\n        return counted._replace(doubt=False)\n"
         "    if entry.answer is not Landed.LANDED:\n        return counted\n",
@@ -118,8 +117,7 @@ UNKNOWN = (
         "    draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))\n"
         "    at = draft.plan.index[fact.step]\n"
         "    if fact.answer is Landed.NOT_LANDED and draft.plan.pivot == at:\n"
-        "        calm = draft.saga.steps[at]._replace(doubt=False, status=StepStatus.FAILED)\n"
-        "        draft.saga = draft.saga._replace(steps=(*draft.saga.steps[:at], calm, *draft.saga.steps[at + 1:]))\n"
+        "        draft.steps[at] = draft.steps[at]._replace(doubt=False, status=StepStatus.FAILED)\n"
         '        return turn_back(draft, Cause("failure", fact.step, "it did not land"))\n',
         "not landed turns no pivot back",
         "test_unknown::test_not_landed_turns_no_pivot_back",
@@ -147,14 +145,14 @@ UNKNOWN = (
         "test_found::test_an_at_most_once_action_was_repeated_while_its_first_call_could_still_land",
     ),
     Mutant(
-        "journal.py",
-        "if step.result is not None and type(entry) in _ENDS and not saga.is_backward:",
-        "if False:",
+        "fold.py",
+        "elif step.result is not None and kind in _ENDS:",
+        "elif False:",
         "a late success counts whatever the next attempt came to",
         "test_found::test_a_late_success_during_a_probe_led_to_a_second_effect",
     ),
     Mutant(
-        "journal.py",
+        "fold.py",
         "    return _doubted(counted._replace(open=None), step.open, entry.operation)",
         "    return counted._replace(open=None, status=StepStatus.PENDING)",
         "a lost attempt is unknown",
@@ -166,15 +164,15 @@ UNKNOWN = (
 DIRECTION = (
     Mutant(
         "decide.py",
-        "    if not draft.saga.is_backward:\n        go_forward(draft)\n    if draft.saga.is_backward:\n",
-        "    go_forward(draft)\n    if draft.saga.is_backward:\n",
+        "    if not draft.is_backward:\n        go_forward(draft)\n    if draft.is_backward:\n",
+        "    go_forward(draft)\n    if draft.is_backward:\n",
         "never forward again",
         "test_direction::test_a_saga_that_turned_back_is_not_completed_by_its_last_step",
         checked=True,
     ),
     Mutant(
         "decide.py",
-        "    return draft.saga.is_backward or draft.at(name)[1]",
+        "    return draft.is_backward or draft.at(name)[1]",
         "    return draft.at(name)[1]",
         "the end of a call decides nothing after the turn",
         "test_direction::test_the_direction_is_decided_once",
@@ -192,7 +190,7 @@ DIRECTION = (
     ),
     Mutant(
         "forward.py",
-        "    draft.record(DirectionDecided(cause, rollback_list(draft.plan, draft.saga), deadline))",
+        "    draft.record(DirectionDecided(cause, rollback_list(draft.plan, draft.steps), deadline))",
         "    draft.record(DirectionDecided(cause, (), deadline))",
         "the list stands in the decision",
         "test_direction::test_the_turn_is_one_entry_with_the_cause_and_the_list",
@@ -200,22 +198,22 @@ DIRECTION = (
     ),
     Mutant(
         "backward.py",
-        "if any(_is_forward_call(state) for state in draft.saga.steps):",
-        "if False:",
+        "        if _is_forward_call(state):\n",
+        "        if False:\n",
         "running siblings are waited for",
         "test_direction::test_nothing_is_undone_while_a_sibling_is_under_way",
         checked=True,
     ),
     Mutant(
-        "journal.py",
-        "    return tuple(sorted((name, *saga.rollback), key=plan.index.__getitem__, reverse=True))",
-        "    return saga.rollback",
+        "fold.py",
+        "    return tuple(sorted((name, *rollback), key=plan.index.__getitem__, reverse=True))",
+        "    return rollback",
         "a late success joins the list",
         "test_direction::test_a_sibling_that_succeeds_after_the_turn_joins_the_list",
         checked=True,
     ),
     Mutant(
-        "journal.py",
+        "fold.py",
         "{AttemptSucceeded, AttemptUnknown, AttemptLost, AttemptInterrupted, LateSuccess}",
         "{AttemptSucceeded, LateSuccess}",
         "a sibling that ends in doubt joins the list",
@@ -238,7 +236,7 @@ DIRECTION = (
         "test_found::test_a_pivot_that_landed_after_it_was_denied_went_unnoticed",
     ),
     Mutant(
-        "journal.py",
+        "fold.py",
         "    if step.open is not None or step.compensation.started > 0 or step.waived is not None:",
         "    if step.open is not None or backward:",
         "an action that landed after it was denied is undone",
@@ -257,24 +255,23 @@ COMPENSATION = (
     ),
     Mutant(
         "backward.py",
-        "        if all(_lets_pass(draft, after) for after in draft.plan.descendants[draft.plan.index[name]]):\n"
-        "            _undo_when_due(draft, step, state)",
-        "        _undo_when_due(draft, step, state)",
+        "        if state.open is None and not halted and _is_next(draft, name):",
+        "        if state.open is None and not halted:",
         "reverse order",
         "test_compensation::test_undos_run_in_reverse_order_one_after_the_other",
     ),
     Mutant(
         "backward.py",
-        'return failed and plan.on_compensation_failure == "halt"',
-        "return False",
+        "    return any(state.status is StepStatus.COMPENSATION_FAILED and state.waived is None for state in steps)",
+        "    return False",
         "halt stops the others",
         "test_compensation::test_halt_stops_at_the_first_compensation_that_gives_up",
         checked=True,
     ),
     Mutant(
         "backward.py",
-        'return failed and plan.on_compensation_failure == "halt"',
-        "return failed",
+        '    if plan.on_compensation_failure != "halt":\n        return False\n',
+        "",
         "continue does not stop the others",
         "test_compensation::test_a_compensation_that_gives_up_does_not_stop_the_others",
         checked=True,
@@ -317,8 +314,7 @@ PIVOT = (
         "    if step.role is not Role.RETRIABLE:\n        at = draft.plan.index[step.name]\n"
         "        calm = state._replace(doubt=False, status=StepStatus.FAILED)\n"
         "        if step.role is Role.PIVOT:\n"
-        "            steps = draft.saga.steps\n"
-        "            draft.saga = draft.saga._replace(steps=(*steps[:at], calm, *steps[at + 1:]))\n"
+        "            draft.steps[at] = calm\n"
         "        draft.record(StepGaveUp(step.name))\n        turn_back",
         "an unknown pivot is never guessed",
         "test_pivot::test_an_unknown_pivot_is_never_guessed",
@@ -364,7 +360,7 @@ PIVOT = (
     ),
     Mutant(
         "forward.py",
-        'if step.on_timeout == "backward" and not pivot_begun(draft.plan, draft.saga):',
+        'if step.on_timeout == "backward" and not pivot_begun(draft.plan, draft.steps):',
         'if step.on_timeout == "backward":',
         "an event that does not come after the pivot turns nothing back",
         "test_pivot::test_an_event_that_does_not_come_after_the_pivot_turns_nothing_back",
@@ -375,12 +371,12 @@ PIVOT = (
 OUTSIDE = (
     Mutant(
         "decide.py",
-        "    answer_requests(draft)\n"
-        "    if draft.saga.status.is_final or draft.saga.status is SagaStatus.NEEDS_ATTENTION:\n"
-        "        return\n    if not draft.saga.is_backward:\n        go_forward(draft)\n",
-        "    if not draft.saga.is_backward and draft.saga.status is not SagaStatus.NEEDS_ATTENTION:\n"
-        "        go_forward(draft)\n    answer_requests(draft)\n"
-        "    if draft.saga.status.is_final or draft.saga.status is SagaStatus.NEEDS_ATTENTION:\n        return\n",
+        "    if draft.cold.requests:\n        answer_requests(draft)\n"
+        "    if draft.status.is_final or draft.status is _NEEDS_ATTENTION:\n        return\n"
+        "    if not draft.is_backward:\n        go_forward(draft)\n",
+        "    if not draft.is_backward and draft.status is not _NEEDS_ATTENTION:\n        go_forward(draft)\n"
+        "    if draft.cold.requests:\n        answer_requests(draft)\n"
+        "    if draft.status.is_final or draft.status is _NEEDS_ATTENTION:\n        return\n",
         "no pivot starts past a durable cancel",
         "test_cancel::test_a_pivot_is_never_started_past_a_durable_cancel",
         checked=True,
@@ -402,8 +398,8 @@ OUTSIDE = (
         checked=True,
     ),
     Mutant(
-        "journal.py",
-        "    if request.id in saga.seen:\n        return saga\n",
+        "fold.py",
+        "    if request.id in cold.seen:\n        return\n",
         "",
         "requests are deduplicated by id",
         "test_operator::test_a_request_told_twice_is_applied_once",
@@ -466,7 +462,7 @@ OUTSIDE = (
     ),
     Mutant(
         "requests.py",
-        "    if draft.saga.is_backward or len(still) <= taken:",
+        "    if draft.is_backward or len(still) <= taken:",
         "    if len(still) <= taken:",
         "an event after the turn is ignored",
         "test_waits::test_an_event_for_a_step_that_was_never_reached_is_ignored_after_the_turn",
@@ -483,7 +479,7 @@ OUTSIDE = (
 PAGES = (
     Mutant(
         "preview.py",
-        "if saga.is_backward or plan.pivot is None or not pivot_begun(plan, saga):",
+        "if saga.is_backward or plan.pivot is None or not pivot_begun(plan, saga.steps):",
         "if True:",
         "a preview says that there is no way back",
         "test_preview::test_a_preview_says_why_there_is_no_way_back",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from atone._core.facts import Operation
-from atone._core.journal import AttemptStarted, SagaStarted, Unfoldable, fold
+from atone._core.fold import Unfoldable, fold
+from atone._core.journal import AttemptStarted, SagaStarted
 from atone._core.keys import idempotency_key
 from atone._core.plan import Plan
 from atone._core.retry import Retry, delay_seconds
-from atone._core.state import SagaStatus
+from atone._core.state import Open, SagaState, SagaStatus, StepState, StepStatus, Tries
 from tests.core.driver import ACTION, COMPENSATION, PROBE, delay, event, fan, given, pivot, retriable, saga_of, step
 from tests.core.plans import PLANS
 
@@ -161,6 +163,26 @@ def test_the_journal_gives_the_saga_back() -> None:
     story = given(saga_of(step("a", has_when=True), delay("d", 1.0), event("paid"), pivot("p")))
     assert story.refolded() == story.saga
     assert story.saga.version == len(story.rows)
+
+
+def test_a_copy_that_is_written_out_changes_what_it_says_and_nothing_else() -> None:
+    """Each is `_replace` by position, so a field that moves must not take another's place."""
+    step = StepState(*(object() for _ in StepState._fields))  # type: ignore[arg-type]
+    opened, tries = Open(ACTION, 1, 2.0), Tries(1, 2, 3)
+    nothing: dict[str, Any] = {"due": None, "due_at": None}
+    acting = step._replace(status=StepStatus.RUNNING, open=opened, action=tries, began_at=9.0, **nothing)
+    assert step.acting(opened, tries, 9.0) == acting
+    known = step._replace(status=StepStatus.SUCCEEDED, open=None, result=b"1", attention=None, **nothing)
+    assert step.known(b"1") == known
+    undoing = step._replace(status=StepStatus.COMPENSATING, open=opened, compensation=tries, **nothing)
+    assert step.undoing(opened, tries) == undoing
+    resting = step._replace(status=StepStatus.COMPENSATED, open=None, **nothing)
+    assert step.resting(StepStatus.COMPENSATED) == resting
+    assert step.scheduled(PROBE, 8.0) == step._replace(due=PROBE, due_at=8.0)
+    saga = SagaState(*(object() for _ in SagaState._fields))  # type: ignore[arg-type]
+    moved = saga._replace(status=SagaStatus.RUNNING, steps=(step,), version=7, rollback=("a",))
+    assert saga.moved(SagaStatus.RUNNING, (step,), 7, ("a",)) == moved
+    assert {type(one) for one in (step.acting(opened, tries, 9.0), step.known(b"1"))} == {StepState}
 
 
 def test_a_row_without_entries_still_counts() -> None:

@@ -17,7 +17,7 @@ def _told(plan: Plan, *told: facts.Fact | tuple[str, dict[str, object]] | float)
     for one in told:
         if isinstance(one, float):
             story.now = one
-        elif isinstance(one, tuple):
+        elif type(one) is tuple:
             story.asked(one[0], **one[1])  # type: ignore[arg-type]
         else:
             story.tells(one)

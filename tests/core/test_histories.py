@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from atone._core.decide import decide
-from atone._core.journal import RequestReceived, fold
+from atone._core.fold import fold
+from atone._core.journal import RequestReceived
 from atone._core.plan import Plan
 from atone._core.state import Request, SagaState
 from tests.core.readable import entry_from, fact_from, to_json

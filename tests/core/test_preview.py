@@ -12,7 +12,8 @@ from atone._core.commands import Decision
 from atone._core.decide import decide
 from atone._core.explain import Preview, Undo, explain, preview
 from atone._core.facts import Landed
-from atone._core.journal import AttemptStarted, DirectionDecided, RequestAnswered, RequestReceived, fold
+from atone._core.fold import fold
+from atone._core.journal import AttemptStarted, DirectionDecided, RequestAnswered, RequestReceived
 from atone._core.plan import Plan
 from atone._core.state import Request, SagaState, SagaStatus
 from tests.core.driver import COMPENSATION, PROBE, Story, delay, given, pivot, retriable, saga_of, step

@@ -15,7 +15,8 @@ from atone._core import facts
 from atone._core.commands import AskCondition, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Landed, Operation, Problem
-from atone._core.journal import RequestReceived, fold
+from atone._core.fold import fold
+from atone._core.journal import RequestReceived
 from atone._core.plan import Plan, StepPlan
 from atone._core.state import Request, SagaState, SagaStatus
 

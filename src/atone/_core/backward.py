@@ -6,26 +6,31 @@ up is never called compensated: it waits for a person.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atone._core.draft import Draft
-from atone._core.facts import Operation
+from atone._core.facts import COMPENSATION
 from atone._core.journal import CompensationGaveUp, RetryScheduled, SagaEnded
 from atone._core.plan import Plan, StepPlan
-from atone._core.state import SagaState, SagaStatus, StepState, StepStatus
+from atone._core.state import SagaStatus, StepState, StepStatus
 
 
 def roll_back(draft: Draft) -> None:
     """Undo what is next in reverse order; end the saga when the list is done."""
-    if any(_is_forward_call(state) for state in draft.saga.steps):
-        # A sibling is still under way. Its outcome joins the list, and order binds the rest, so nothing is undone yet.
-        return
-    halted = is_halted(draft.plan, draft.saga)
-    for name in draft.saga.rollback:
+    for state in draft.steps:
+        if _is_forward_call(state):
+            # A sibling is under way. Its outcome joins the list, and order binds the rest, so nothing is undone yet.
+            return
+    is_done = True
+    halted = is_halted(draft.plan, draft.steps)
+    for name in draft.rollback:
         step, state = draft.at(name)
-        if is_settled(state) or state.open is not None or halted:
+        if is_settled(state):
             continue
-        if all(_lets_pass(draft, after) for after in draft.plan.descendants[draft.plan.index[name]]):
+        is_done = False
+        if state.open is None and not halted and _is_next(draft, name):
             _undo_when_due(draft, step, state)
-    if all(is_settled(draft.at(name)[1]) for name in draft.saga.rollback):
+    if is_done:
         _end(draft)
 
 
@@ -38,10 +43,11 @@ def is_settled(state: StepState) -> bool:
     )
 
 
-def is_halted(plan: Plan, saga: SagaState) -> bool:
+def is_halted(plan: Plan, steps: Sequence[StepState]) -> bool:
     """Whether an undo that gave up stops the rest, by the definition's policy."""
-    failed = any(state.status is StepStatus.COMPENSATION_FAILED and state.waived is None for state in saga.steps)
-    return failed and plan.on_compensation_failure == "halt"
+    if plan.on_compensation_failure != "halt":
+        return False
+    return any(state.status is StepStatus.COMPENSATION_FAILED and state.waived is None for state in steps)
 
 
 def not_before(plan: Plan, step: StepPlan, state: StepState) -> float:
@@ -64,14 +70,14 @@ def retry_compensation(draft: Draft, name: str, delay: float | None, *, counted:
         # Given up while it ran, because the action landed meanwhile: a person decides.
         return
     if not counted:
-        draft.record(RetryScheduled(name, Operation.COMPENSATION, draft.now))
+        draft.record(RetryScheduled(name, COMPENSATION, draft.now))
         return
     failed = state.compensation.failed
-    wait = draft.backoff(step.compensation_retry, failed, name, Operation.COMPENSATION) if delay is None else delay
+    wait = draft.backoff(step.compensation_retry, failed, name, COMPENSATION) if delay is None else delay
     due_at = draft.now + wait
     if failed == step.compensation_retry.alert_after:
         draft.alert(name, failed)
-    end = draft.saga.rollback_deadline
+    end = draft.cold.rollback_deadline
     if failed >= step.compensation_retry.attempts:
         draft.record(CompensationGaveUp(name, f"its compensation failed {failed} times: {state.problem}"))
     elif end is not None and due_at > end:
@@ -79,28 +85,32 @@ def retry_compensation(draft: Draft, name: str, delay: float | None, *, counted:
             CompensationGaveUp(name, f"the rollback's deadline leaves no time for another try: {state.problem}")
         )
     else:
-        draft.record(RetryScheduled(name, Operation.COMPENSATION, due_at))
+        draft.record(RetryScheduled(name, COMPENSATION, due_at))
 
 
 def _is_forward_call(state: StepState) -> bool:
-    return state.open is not None and state.open.operation is not Operation.COMPENSATION
+    return state.open is not None and state.open.operation is not COMPENSATION
 
 
-def _lets_pass(draft: Draft, at: int) -> bool:
-    """Whether a later step stands in the way of undoing an earlier one."""
-    return draft.plan.steps[at].name not in draft.saga.rollback or is_settled(draft.saga.steps[at])
+def _is_next(draft: Draft, name: str) -> bool:
+    """Whether no later step stands in the way of undoing this one."""
+    plan = draft.plan
+    for after in plan.descendants[plan.index[name]]:
+        if plan.steps[after].name in draft.rollback and not is_settled(draft.steps[after]):
+            return False
+    return True
 
 
 def _undo_when_due(draft: Draft, step: StepPlan, state: StepState) -> None:
     due_at = max(state.due_at or 0.0, not_before(draft.plan, step, state))
     if due_at <= draft.now:
-        draft.start(step, state, Operation.COMPENSATION)
+        draft.start(step, state, COMPENSATION)
     else:
         draft.wake(due_at)
 
 
 def _end(draft: Draft) -> None:
-    states = draft.saga.steps
+    states = draft.steps
     if any(state.attention is not None for state in states):
         return
     waived = [state.waived for state in states if state.waived is not None]

@@ -14,7 +14,8 @@ from atone._core import facts
 from atone._core.backward import retry_compensation, roll_back
 from atone._core.commands import Decision
 from atone._core.draft import Draft
-from atone._core.facts import Fact, Landed, Operation
+from atone._core.facts import ACTION, COMPENSATION, Fact, Landed, Operation
+from atone._core.fold import begun
 from atone._core.forward import go_forward, repeat_or_give_up, settle_unknown, turn_back
 from atone._core.journal import (
     AttemptImpossible,
@@ -33,11 +34,13 @@ from atone._core.journal import (
     SagaParked,
     SagaResumed,
     SagaStarted,
-    fold,
 )
 from atone._core.plan import Plan, Role
+from atone._core.records import new
 from atone._core.requests import answer_requests
 from atone._core.state import Cause, SagaState, SagaStatus, StepState, StepStatus
+
+_NEEDS_ATTENTION = SagaStatus.NEEDS_ATTENTION
 
 
 def decide(plan: Plan, saga: SagaState | None, fact: Fact, now: float, *, may_start: bool = True) -> Decision:
@@ -60,22 +63,23 @@ def decide(plan: Plan, saga: SagaState | None, fact: Fact, now: float, *, may_st
 
 def advance(draft: Draft) -> None:
     """Take the saga as far as it can go at this moment."""
-    answer_requests(draft)
-    if draft.saga.status.is_final or draft.saga.status is SagaStatus.NEEDS_ATTENTION:
+    if draft.cold.requests:
+        answer_requests(draft)
+    if draft.status.is_final or draft.status is _NEEDS_ATTENTION:
         return
-    if not draft.saga.is_backward:
+    if not draft.is_backward:
         go_forward(draft)
-    if draft.saga.is_backward:
+    if draft.is_backward:
         roll_back(draft)
-    _park_if_stuck(draft)
+    if draft.rests() and not draft.status.is_final:
+        _park_if_stuck(draft)
 
 
 def _park_if_stuck(draft: Draft) -> None:
-    saga = draft.saga
-    if saga.status.is_final or not draft.rests() or all(step.attention is None for step in saga.steps):
+    if all(step.attention is None for step in draft.steps):
         return
     # Going forward, one step that needs a person stops the rest; going back, the other undos are finished first.
-    if draft.wake_at is None or not saga.is_backward:
+    if draft.wake_at is None or not draft.is_backward:
         draft.record(SagaParked())
 
 
@@ -83,23 +87,28 @@ def _begin(plan: Plan, saga: SagaState | None, fact: Fact, now: float, may_start
     if saga is not None or type(fact) is not facts.StartRequested:
         raise ValueError("A saga begins with StartRequested, once; load the saga before telling another fact.")
     deadline = None if plan.deadline_seconds is None else now + plan.deadline_seconds
-    started = SagaStarted(fact.tenant, plan.name, plan.version, plan.plan_hash, fact.saga_id, fact.input, deadline)
-    draft = Draft(plan, fold(plan, None, (started,)), now, may_start)
-    draft.entries.append(started)
+    started = new(
+        SagaStarted, (fact.tenant, plan.name, plan.version, plan.plan_hash, fact.saga_id, fact.input, deadline)
+    )
+    draft = Draft(plan, begun(plan, started), now, may_start)
+    draft.version, draft.entries = 1, (started,)
     advance(draft)
     return draft.decision()
 
 
 def _is_open(state: StepState, operation: Operation, attempt: int) -> bool:
-    return state.open is not None and state.open.operation is operation and state.open.attempt == attempt
+    opened = state.open
+    return opened is not None and opened.operation is operation and opened.attempt == attempt
 
 
 def _succeeded(draft: Draft, fact: facts.Succeeded) -> None:
-    state = draft.saga.steps[draft.plan.index[fact.step]]
-    if _is_open(state, fact.operation, fact.attempt):
-        result = b"null" if fact.operation is Operation.COMPENSATION else fact.result
-        draft.record(AttemptSucceeded(fact.step, fact.operation, fact.attempt, result))
-    elif fact.operation is Operation.ACTION and _is_news(state, fact.attempt):
+    name, operation, attempt, result = fact
+    state = draft.steps[draft.plan.index[name]]
+    if _is_open(state, operation, attempt):
+        draft.record(
+            new(AttemptSucceeded, (name, operation, attempt, b"null" if operation is COMPENSATION else result))
+        )
+    elif operation is ACTION and _is_news(state, attempt):
         _landed_late(draft, fact)
 
 
@@ -111,7 +120,7 @@ def _is_news(state: StepState, attempt: int) -> bool:
 def _landed_late(draft: Draft, fact: facts.Succeeded) -> None:
     step, state = draft.at(fact.step)
     draft.record(LateSuccess(fact.step, fact.attempt, fact.result))
-    if not draft.saga.is_backward:
+    if not draft.is_backward:
         _resume_if_helped(draft)
     elif step.role is not Role.COMPENSATABLE:
         draft.record(AttentionRaised(fact.step, "it landed after all, and the saga had turned back"))
@@ -129,7 +138,7 @@ def _resume_if_helped(draft: Draft) -> None:
 
 def _needs_nothing(draft: Draft, name: str) -> bool:
     """Whether the end of a call forward asks for nothing: the saga turned back, or an earlier attempt landed late."""
-    return draft.saga.is_backward or draft.at(name)[1].status is StepStatus.SUCCEEDED
+    return draft.is_backward or draft.at(name)[1].status is StepStatus.SUCCEEDED
 
 
 def _rejected(draft: Draft, fact: facts.Rejected) -> None:
@@ -137,7 +146,7 @@ def _rejected(draft: Draft, fact: facts.Rejected) -> None:
     if not _is_open(state, fact.operation, fact.attempt):
         return
     draft.record(AttemptRejected(fact.step, fact.operation, fact.attempt, fact.problem))
-    if fact.operation is Operation.COMPENSATION:
+    if fact.operation is COMPENSATION:
         draft.record(CompensationGaveUp(fact.step, f"its compensation was rejected: {fact.problem}"))
     elif _needs_nothing(draft, fact.step):
         return
@@ -157,7 +166,7 @@ def _came_to_nothing(draft: Draft, fact: facts.CameToNothing) -> None:
     if not _is_open(state, fact.operation, fact.attempt):
         return
     draft.record(AttemptUnknown(fact.step, fact.operation, fact.attempt, fact.problem))
-    if fact.operation is Operation.COMPENSATION:
+    if fact.operation is COMPENSATION:
         retry_compensation(draft, fact.step, fact.retry_after)
     elif _needs_nothing(draft, fact.step):
         return
@@ -183,7 +192,7 @@ def _lost(draft: Draft, fact: facts.Lost) -> None:
         return
     draft.record(AttemptLost(fact.step, fact.operation, fact.attempt))
     _, state = draft.at(fact.step)
-    lost = {Operation.ACTION: state.action, Operation.PROBE: state.probe, Operation.COMPENSATION: state.compensation}
+    lost = {ACTION: state.action, Operation.PROBE: state.probe, COMPENSATION: state.compensation}
     times = lost[fact.operation].lost
     too_often = f"its process died {times} times" if times > draft.plan.recoveries_max else None
     _again(draft, fact.step, fact.operation, too_often)
@@ -198,7 +207,7 @@ def _interrupted(draft: Draft, fact: facts.Interrupted) -> None:
 
 def _again(draft: Draft, name: str, operation: Operation, too_often: str | None) -> None:
     """Repeat at once what ended without an answer, or call a person if that has happened too often."""
-    if operation is Operation.COMPENSATION:
+    if operation is COMPENSATION:
         if too_often:
             draft.record(CompensationGaveUp(name, too_often))
         else:
@@ -218,7 +227,7 @@ def _impossible(draft: Draft, fact: facts.Impossible) -> None:
     if not _is_open(state, fact.operation, fact.attempt):
         return
     draft.record(AttemptImpossible(fact.step, fact.operation, fact.attempt, fact.problem))
-    if fact.operation is Operation.COMPENSATION:
+    if fact.operation is COMPENSATION:
         draft.record(CompensationGaveUp(fact.step, f"its compensation can't be called: {fact.problem}"))
     elif not _needs_nothing(draft, fact.step):
         draft.record(AttentionRaised(fact.step, f"it can't be called: {fact.problem}"))
@@ -235,13 +244,13 @@ def _probed(draft: Draft, fact: facts.Probed) -> None:
 
 def _condition_told(draft: Draft, fact: facts.ConditionTold) -> None:
     _, state = draft.at(fact.step)
-    if not draft.saga.is_backward and state.status is StepStatus.PENDING and state.condition is None:
+    if not draft.is_backward and state.status is StepStatus.PENDING and state.condition is None:
         draft.record(ConditionAnswered(fact.step, fact.runs))
 
 
 def _condition_failed(draft: Draft, fact: facts.ConditionFailed) -> None:
     _, state = draft.at(fact.step)
-    if not draft.saga.is_backward and state.status is StepStatus.PENDING and state.condition is None:
+    if not draft.is_backward and state.status is StepStatus.PENDING and state.condition is None:
         draft.record(AttentionRaised(fact.step, f"its `when` raised {fact.problem}"))
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from atone._core import facts
 from atone._core.decide import decide
 from atone._core.facts import Operation
+from atone._core.fold import fold
 from atone._core.forward import pivot_begun
-from atone._core.journal import RequestAnswered, RequestReceived, fold
+from atone._core.journal import RequestAnswered, RequestReceived
 from atone._core.plan import Does, Plan, StepPlan
 from atone._core.preview import Planned, Preview, Undo, ask, preview
 from atone._core.state import SagaState, SagaStatus, StepState, StepStatus
@@ -187,15 +188,15 @@ def _next_forward(plan: Plan, saga: SagaState, now: float) -> Iterator[str]:
         yield f"After that: {', '.join(later)}."
     for step, state in _pairs(plan, saga):
         if step.does is Does.EVENT and state.due_at is not None:
-            calls_person = step.on_timeout != "backward" or pivot_begun(plan, saga)
+            calls_person = step.on_timeout != "backward" or pivot_begun(plan, saga.steps)
             then = "a person is called" if calls_person else "the saga turns back"
             yield f"If event {step.event_name!r} does not come in {span(state.due_at - now)}, {then}."
-    if saga.deadline is not None and not pivot_begun(plan, saga):
+    if saga.deadline is not None and not pivot_begun(plan, saga.steps):
         is_late = "is not over"
         if plan.pivot is not None:
             is_late = f"has not begun its point of no return, {plan.steps[plan.pivot].name},"
         yield f"If it {is_late} in {span(saga.deadline - now)}, its deadline turns it back."
-    if plan.pivot is not None and pivot_begun(plan, saga):
+    if plan.pivot is not None and pivot_begun(plan, saga.steps):
         yield _past_pivot(plan.steps[plan.pivot].name, saga.steps[plan.pivot])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
 class Operation(StrEnum):
@@ -20,6 +20,12 @@ class Operation(StrEnum):
     ACTION = "action"
     COMPENSATION = "compensation"
     PROBE = "probe"
+
+
+# A member is looked up by the enum's own code at every use, so whatever each turn passes uses these.
+ACTION = Operation.ACTION
+COMPENSATION = Operation.COMPENSATION
+PROBE = Operation.PROBE
 
 
 class Landed(StrEnum):
@@ -47,17 +53,17 @@ class Problem:
         return self.message or self.type
 
 
-@dataclass(frozen=True, slots=True)
-class StartRequested:
+class StartRequested(NamedTuple):
     """Somebody asked for a new saga. Told once, when there is no saga yet."""
+
+    # Like the next one in every saga, hence a named tuple: a frozen dataclass sets each field by a call.
 
     tenant: str
     saga_id: str
     input: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(NamedTuple):
     """The attempt returned; `result` is its encoded payload (of a compensation: ignored)."""
 
     step: str

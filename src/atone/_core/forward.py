@@ -6,8 +6,10 @@ person; going backward it is undone. Past the pivot there is no way back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atone._core.draft import Draft, action_end
-from atone._core.facts import Operation
+from atone._core.facts import ACTION, PROBE
 from atone._core.journal import (
     AttentionRaised,
     DirectionDecided,
@@ -18,38 +20,45 @@ from atone._core.journal import (
     WaitStarted,
 )
 from atone._core.plan import Does, Plan, Role, StepPlan
-from atone._core.state import Cause, SagaState, SagaStatus, StepState, StepStatus
+from atone._core.state import SKIPPED, SUCCEEDED, Cause, SagaStatus, StepState, StepStatus
+
+_PENDING = StepStatus.PENDING
+_ACTS = Does.ACTION
 
 
 def go_forward(draft: Draft) -> None:
     """Begin whatever may begin; end the saga if everything is over; turn back if its deadline has passed."""
-    if _all_over(draft):
+    first = _first_left(draft)
+    if first == len(draft.steps):
+        _complete(draft)
         return
-    deadline = draft.saga.deadline
-    if deadline is not None and not pivot_begun(draft.plan, draft.saga):
+    deadline = draft.cold.deadline
+    if deadline is not None and not pivot_begun(draft.plan, draft.steps):
         if deadline <= draft.now:
             turn_back(draft, Cause("deadline", None, "the saga's deadline has passed"))
             return
         draft.wake(deadline)
-    while not draft.saga.is_backward and _one_pass(draft):
-        if _all_over(draft):
+    while not draft.is_backward and _one_pass(draft, first):
+        first = _first_left(draft)
+        if first == len(draft.steps):
+            _complete(draft)
             return
 
 
-def pivot_begun(plan: Plan, saga: SagaState) -> bool:
+def pivot_begun(plan: Plan, steps: Sequence[StepState]) -> bool:
     """Whether the pivot may have had its effect, or has had it: there is no turning back on our own account."""
     if plan.pivot is None:
         return False
-    pivot = saga.steps[plan.pivot]
+    pivot = steps[plan.pivot]
     return pivot.open is not None or pivot.doubt or pivot.status is StepStatus.SUCCEEDED
 
 
-def rollback_list(plan: Plan, saga: SagaState) -> tuple[str, ...]:
+def rollback_list(plan: Plan, steps: Sequence[StepState]) -> tuple[str, ...]:
     """Return the steps to undo, newest first: those that had their effect or may have had it.
 
     One that is under way for the first time joins the list when it ends, if it may have landed then.
     """
-    pairs = zip(reversed(plan.steps), reversed(saga.steps), strict=True)
+    pairs = zip(reversed(plan.steps), reversed(steps), strict=True)
     return tuple(
         step.name
         for step, state in pairs
@@ -59,13 +68,13 @@ def rollback_list(plan: Plan, saga: SagaState) -> tuple[str, ...]:
 
 def turn_back(draft: Draft, cause: Cause) -> None:
     """Decide the direction, once: the cause and the rollback list in one entry."""
-    if draft.saga.is_backward or pivot_begun(draft.plan, draft.saga):
+    if draft.is_backward or pivot_begun(draft.plan, draft.steps):
         raise AssertionError(f"saga {draft.saga.saga_id!r} can't turn back now: {cause}")
     # Nothing that the way forward waited for counts any more.
     draft.wake_at = None
     seconds = draft.plan.rollback_deadline_seconds
     deadline = None if seconds is None else draft.now + seconds
-    draft.record(DirectionDecided(cause, rollback_list(draft.plan, draft.saga), deadline))
+    draft.record(DirectionDecided(cause, rollback_list(draft.plan, draft.steps), deadline))
 
 
 def settle_unknown(
@@ -74,7 +83,7 @@ def settle_unknown(
     """Resolve an attempt that ended without an answer: probe first, else repeat, else give up."""
     step, state = draft.at(name)
     if step.has_probe:
-        draft.record(RetryScheduled(name, Operation.PROBE, probe_at(draft, step, state, delay or 0.0)))
+        draft.record(RetryScheduled(name, PROBE, probe_at(draft, step, state, delay or 0.0)))
     else:
         repeat_or_give_up(draft, name, delay=delay, repeatable=repeatable, counted=counted)
 
@@ -108,13 +117,13 @@ def repeat_or_give_up(
     if step.at_most_once and not surely_absent:
         _leave_unknown(draft, step)
         return
-    wait = draft.backoff(step.retry, max(state.action.failed, 1), name, Operation.ACTION) if delay is None else delay
+    wait = draft.backoff(step.retry, max(state.action.failed, 1), name, ACTION) if delay is None else delay
     due_at = draft.now + wait
     if state.action.failed == step.retry.alert_after:
         draft.alert(name, state.action.failed)
     for_ever = step.role is Role.RETRIABLE
     if repeatable and (for_ever or not _is_exhausted(step, state, due_at, counted)):
-        draft.record(RetryScheduled(name, Operation.ACTION, due_at))
+        draft.record(RetryScheduled(name, ACTION, due_at))
     else:
         _give_up(draft, step, state)
 
@@ -146,43 +155,56 @@ def _last_words(state: StepState) -> str:
     return str(state.problem) if state.problem else "its process died"
 
 
-def _all_over(draft: Draft) -> bool:
-    for step in draft.saga.steps:
-        if not step.is_over:
-            return False
-    if not draft.saga.status.is_final:
+def _complete(draft: Draft) -> None:
+    if not draft.status.is_final:
         draft.record(SagaEnded(SagaStatus.COMPLETED))
-    return True
 
 
-def _one_pass(draft: Draft) -> bool:
-    """Look at each step once; return whether a wait ended, so that more may begin now."""
-    for state in draft.saga.steps:
+def _first_left(draft: Draft) -> int:
+    """Return where the first step stands that is not over; behind the last one if all are."""
+    at = 0
+    for state in draft.steps:
+        status = state.status
+        if status is not SUCCEEDED and status is not SKIPPED:
+            break
+        at += 1
+    return at
+
+
+def _one_pass(draft: Draft, first: int) -> bool:
+    """Look at each step once, from the first that is not over; return whether a wait ended, so that more may begin."""
+    steps, plan = draft.steps, draft.plan
+    for state in steps:
         if state.attention is not None:
             # Nothing new begins while a person is needed: less to undo if they decide so.
             return False
     moved = False
-    for at, step in enumerate(draft.plan.steps):
-        state = draft.saga.steps[at]
-        if state.open is not None or state.is_over:
+    for at in range(first, len(steps)):
+        state = steps[at]
+        status = state.status
+        if state.open is not None or status is SUCCEEDED or status is SKIPPED:
             continue
-        if state.status is StepStatus.PENDING and state.due is None:
+        if status is _PENDING and state.due is None:
             if not _may_begin(draft, at):
                 continue
-            moved |= _begin_step(draft, step, state)
+            moved |= _begin_step(draft, plan.steps[at], state)
         elif state.due is not None:
-            _start_if_due(draft, step, state)
+            _start_if_due(draft, plan.steps[at], state)
         else:
-            moved |= _look_at_wait(draft, step, state)
-        if draft.saga.cause is not None or draft.saga.steps[at].attention is not None:
+            moved |= _look_at_wait(draft, plan.steps[at], state)
+        if draft.is_backward or steps[at].attention is not None:
             return False
+        if plan.is_row:
+            # What comes later waits for this one.
+            break
     return moved
 
 
 def _may_begin(draft: Draft, at: int) -> bool:
-    steps = draft.saga.steps
-    for before in draft.plan.predecessors[at]:  # noqa: SIM110 - `all` over a generator costs three times as much
-        if not steps[before].is_over:
+    steps = draft.steps
+    for before in draft.plan.predecessors[at]:
+        status = steps[before].status
+        if status is not SUCCEEDED and status is not SKIPPED:
             return False
     return True
 
@@ -191,8 +213,8 @@ def _begin_step(draft: Draft, step: StepPlan, state: StepState) -> bool:
     if step.has_when and state.condition is None:
         draft.ask(step.name)
         return False
-    if step.does is Does.ACTION:
-        draft.start(step, state, Operation.ACTION)
+    if step.does is _ACTS:
+        draft.start(step, state, ACTION)
         return False
     draft.record(WaitStarted(step.name, draft.now + (step.wait_seconds or 0.0)))
     return _look_at_wait(draft, *draft.at(step.name))
@@ -204,7 +226,7 @@ def _start_if_due(draft: Draft, step: StepPlan, state: StepState) -> None:
     end = action_end(step, state, draft.now)
     if state.due_at > draft.now:
         draft.wake(state.due_at)
-    elif state.due is Operation.ACTION and end is not None and end <= draft.now:
+    elif state.due is ACTION and end is not None and end <= draft.now:
         _give_up(draft, step, state)
     else:
         draft.start(step, state, state.due)
@@ -214,7 +236,7 @@ def _look_at_wait(draft: Draft, step: StepPlan, state: StepState) -> bool:
     """End a delay that is over, or take an event that has come; return whether the wait ended well."""
     if state.due_at is None:
         raise AssertionError(f"step {step.name!r} waits without an end: {state}")
-    letter = next((event for event in draft.saga.mail if event.event == step.event_name), None)
+    letter = next((event for event in draft.cold.mail if event.event == step.event_name), None)
     if step.does is Does.EVENT and letter is not None:
         draft.record(WaitEnded(step.name, letter.payload or b"null", letter.id))
         return True
@@ -225,7 +247,7 @@ def _look_at_wait(draft: Draft, step: StepPlan, state: StepState) -> bool:
         draft.record(WaitEnded(step.name, b"null"))
         return True
     message = f"event {step.event_name!r} did not come in {step.wait_seconds:g} s"
-    if step.on_timeout == "backward" and not pivot_begun(draft.plan, draft.saga):
+    if step.on_timeout == "backward" and not pivot_begun(draft.plan, draft.steps):
         turn_back(draft, Cause("timeout", step.name, message))
     else:
         draft.record(AttentionRaised(step.name, message))

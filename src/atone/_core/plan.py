@@ -118,6 +118,11 @@ class Plan:
         return tuple(tuple(sorted(self.index[name] for name in step.after)) for step in self.steps)
 
     @cached_property
+    def is_row(self) -> bool:
+        """Whether each step comes after the one before it, so that never more than one is under way."""
+        return all(at == 0 or at - 1 in before for at, before in enumerate(self.predecessors))
+
+    @cached_property
     def descendants(self) -> tuple[frozenset[int], ...]:
         """For each step the positions of all steps that come after it along the edges."""
         below: list[set[int]] = [set() for _ in self.steps]

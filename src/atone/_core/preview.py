@@ -13,8 +13,9 @@ from atone._core import facts
 from atone._core.commands import Decision
 from atone._core.decide import decide
 from atone._core.facts import Landed, Operation
+from atone._core.fold import fold
 from atone._core.forward import pivot_begun
-from atone._core.journal import AttemptStarted, RequestReceived, fold
+from atone._core.journal import AttemptStarted, RequestReceived
 from atone._core.plan import Does, Plan, StepPlan
 from atone._core.state import Request, SagaState, SagaStatus, StepState, StepStatus
 
@@ -81,7 +82,7 @@ def _no_way_back(plan: Plan, saga: SagaState) -> str | None:
         return f"the saga is over: {saga.status}"
     if any(request.kind == "terminate" for request in saga.requests):
         return "it is about to be terminated"
-    if saga.is_backward or plan.pivot is None or not pivot_begun(plan, saga):
+    if saga.is_backward or plan.pivot is None or not pivot_begun(plan, saga.steps):
         return None
     name, state = plan.steps[plan.pivot].name, saga.steps[plan.pivot]
     if state.status is StepStatus.SUCCEEDED:

@@ -22,12 +22,12 @@ MAIL_MAX = 100
 
 def answer_requests(draft: Draft) -> None:
     """Answer every request that can be answered now; one answer may make another possible."""
-    moved = bool(draft.saga.requests)
+    moved = True
     while moved:
         moved = False
-        for request in draft.saga.requests:
+        for request in draft.cold.requests:
             moved |= _answer(draft, request)
-            if draft.saga.status.is_final:
+            if draft.status.is_final:
                 return
 
 
@@ -36,8 +36,8 @@ def _answer(draft: Draft, request: Request) -> bool:
     if answer is None:
         return False
     draft.record(RequestAnswered(request.id, *answer))
-    if draft.saga.status.is_final:
-        for other in draft.saga.requests:
+    if draft.status.is_final:
+        for other in draft.cold.requests:
             draft.record(RequestAnswered(other.id, "too_late", "the saga has ended"))
     return True
 
@@ -47,12 +47,12 @@ def _unknown_kind(draft: Draft, request: Request) -> Answer:
 
 
 def _cancel(draft: Draft, request: Request) -> Answer | None:
-    plan, saga = draft.plan, draft.saga
-    if saga.is_backward:
+    plan, steps = draft.plan, draft.steps
+    if draft.is_backward:
         return "applied", "it is already being undone"
-    if plan.pivot is not None and saga.steps[plan.pivot].status is StepStatus.SUCCEEDED:
+    if plan.pivot is not None and steps[plan.pivot].status is StepStatus.SUCCEEDED:
         return "too_late", "the point of no return has passed"
-    if pivot_begun(plan, saga):
+    if pivot_begun(plan, steps):
         return None
     turn_back(draft, Cause("cancel", None, request.reason, request.by))
     return "applied", ""
@@ -67,27 +67,27 @@ def _event(draft: Draft, request: Request) -> Answer:
     waits = [at for at, step in enumerate(draft.plan.steps) if step.event_name == request.event]
     if not waits:
         return "refused", f"no step waits for event {request.event!r}"
-    taken = sum(1 for letter in draft.saga.mail if letter.event == request.event)
-    still = [at for at in waits if not draft.saga.steps[at].is_over]
-    if draft.saga.is_backward or len(still) <= taken:
+    taken = sum(1 for letter in draft.cold.mail if letter.event == request.event)
+    still = [at for at in waits if not draft.steps[at].is_over]
+    if draft.is_backward or len(still) <= taken:
         return "ignored", "no step waits for it any more"
-    if len(draft.saga.mail) >= MAIL_MAX:
+    if len(draft.cold.mail) >= MAIL_MAX:
         return "refused", f"{MAIL_MAX} events wait already"
     for at in still:
         # A wait that had timed out begins again, for its event has come after all.
-        if draft.saga.steps[at].attention is not None:
+        if draft.steps[at].attention is not None:
             draft.record(StepReset(draft.plan.steps[at].name, Operation.ACTION, draft.now))
             _resume(draft)
     return "applied", ""
 
 
 def _resume(draft: Draft) -> None:
-    if draft.saga.status is SagaStatus.NEEDS_ATTENTION:
+    if draft.status is SagaStatus.NEEDS_ATTENTION:
         draft.record(SagaResumed())
 
 
 def _retry(draft: Draft, request: Request) -> Answer:
-    if draft.saga.broken is not None and request.step is None:
+    if draft.cold.broken is not None and request.step is None:
         _resume(draft)
         return "applied", ""
     names = [request.step] if request.step is not None else _troubled(draft)
@@ -106,7 +106,7 @@ def _retry(draft: Draft, request: Request) -> Answer:
 
 def _next_try(draft: Draft, step: StepPlan, state: StepState, is_vouched: bool) -> tuple[Operation, float]:
     """Return what another round begins with; a step in doubt is asked first, unless a person says it did not land."""
-    if draft.saga.is_backward:
+    if draft.is_backward:
         return Operation.COMPENSATION, draft.now
     asks_first = state.due is Operation.PROBE or (state.due is None and step.has_probe and state.doubt)
     if asks_first and not is_vouched:
@@ -115,14 +115,14 @@ def _next_try(draft: Draft, step: StepPlan, state: StepState, is_vouched: bool) 
 
 
 def _troubled(draft: Draft) -> list[str]:
-    pairs = zip(draft.plan.steps, draft.saga.steps, strict=True)
+    pairs = zip(draft.plan.steps, draft.steps, strict=True)
     return [step.name for step, state in pairs if state.attention is not None or state.due is not None]
 
 
 def _may_retry(draft: Draft, step: StepPlan, state: StepState) -> bool:
     if state.open is not None or state.waived is not None:
         return False
-    if draft.saga.is_backward and step.name not in draft.saga.rollback:
+    if draft.is_backward and step.name not in draft.rollback:
         return False
     return state.attention is not None or state.due is not None
 
@@ -133,12 +133,12 @@ def _resolve(draft: Draft, request: Request) -> Answer:
     step, state = draft.at(request.step)
     if state.open is not None:
         return "refused", "an attempt is under way; wait for it to end"
-    if draft.saga.is_backward and state.compensation.started > 0:
+    if draft.is_backward and state.compensation.started > 0:
         return _resolve_undo(draft, step, state, request.landed)
     if step.does is not Does.ACTION or state.action.started == 0:
         return "refused", "it was never called, so there is nothing to vouch for; use retry or skip"
     is_known = state.status is StepStatus.SUCCEEDED or state.result is not None
-    is_passed = state.is_over and not draft.saga.is_backward
+    is_passed = state.is_over and not draft.is_backward
     if is_known or is_passed or (not state.doubt and state.attention is None):
         return "refused", "its outcome is not in doubt"
     if request.landed and request.payload is None:
@@ -146,7 +146,7 @@ def _resolve(draft: Draft, request: Request) -> Answer:
     if not request.landed and step.role is Role.RETRIABLE:
         return "refused", "a step after the pivot must land; use retry or skip"
     draft.record(StepResolved(step.name, Operation.ACTION, request.landed, request.payload if request.landed else None))
-    if not request.landed and not draft.saga.is_backward:
+    if not request.landed and not draft.is_backward:
         turn_back(draft, Cause("operator", step.name, f"did not land: {request.reason}", request.by))
     _resume(draft)
     return "applied", ""
@@ -168,17 +168,17 @@ def _skip(draft: Draft, request: Request) -> Answer:
     step, state = draft.at(request.step)
     if state.open is not None:
         return "refused", "an attempt is under way; wait for it to end"
-    refusal = _no_skip_back(draft, step, state) if draft.saga.is_backward else _no_skip_forward(draft, step, state)
+    refusal = _no_skip_back(draft, step, state) if draft.is_backward else _no_skip_forward(draft, step, state)
     if refusal is not None:
         return "refused", refusal
-    operation = Operation.COMPENSATION if draft.saga.is_backward else Operation.ACTION
+    operation = Operation.COMPENSATION if draft.is_backward else Operation.ACTION
     draft.record(StepWaived(step.name, operation, f"skipped by {request.by}: {request.reason}"))
     _resume(draft)
     return "applied", ""
 
 
 def _no_skip_back(draft: Draft, step: StepPlan, state: StepState) -> str | None:
-    if step.name not in draft.saga.rollback and state.attention is None:
+    if step.name not in draft.rollback and state.attention is None:
         return "it is not to be undone"
     if state.status is StepStatus.COMPENSATED or state.waived is not None:
         return "its compensation is settled"

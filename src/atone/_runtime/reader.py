@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from atone._core.journal import Entry, Unfoldable, fold
+from atone._core.fold import Unfoldable, fold
+from atone._core.journal import Entry
 from atone._core.plan import Plan
 from atone._core.state import SagaState
 from atone._runtime.wire import decode_entries
