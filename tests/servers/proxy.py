@@ -1,11 +1,13 @@
 """A TCP proxy that loses what it is told to lose: replies, requests, or the connection itself.
 
 Runs in threads of its own, so that a blocked event loop under test does not stop it. `mode` counts for every byte that
-arrives from then on, on connections that are open and on new ones. It must not understand what it carries.
+arrives from then on, on connections that are open and on new ones. `losses` is the share of answers that are lost with
+their connection while it passes. It must not understand what it carries.
 """
 
 from __future__ import annotations
 
+import random
 import socket
 import struct
 import threading
@@ -23,8 +25,11 @@ class Proxy:
     `hold_requests` keeps what the client sends until `release`, also when the client is gone by then.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, seed: int = 0) -> None:
         self.mode: Mode = "pass"
+        self.losses = 0.0
+        self.lost = 0
+        self._dice = random.Random(seed)
         self._upstream = port
         self._held: list[tuple[socket.socket, bytes]] = []
         self._sockets: list[socket.socket] = []
@@ -101,7 +106,8 @@ class Proxy:
             match self.mode:
                 case "drop_replies":
                     continue
-                case "reset_on_reply":
+                case mode if mode == "reset_on_reply" or self._dice.random() < self.losses:
+                    self.lost += 1
                     _reset(client)
                     break
                 case _:

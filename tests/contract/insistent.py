@@ -1,0 +1,112 @@
+"""A store that is asked again until its answer is definite, as the runtime does.
+
+Owns the repeating, and what the answer must have been if the one that counted was lost: a request that stands there
+although this store never said so was written by a try of its own. It must not repeat a definite answer. Used by the
+contract's runs on a PostgreSQL in trouble.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from atone.errors import StoreUnavailable, WorkerDead
+from atone.store import (
+    Claimed,
+    Delivered,
+    Delivery,
+    Lease,
+    Loaded,
+    Query,
+    Store,
+    StoredPlan,
+    Summary,
+    Turn,
+    TurnResult,
+)
+
+T = TypeVar("T")
+TRIES_MAX = 200
+
+
+class InsistentStore:
+    """The port, around `inner`. `dead_letters` counts those in the store, past any lost answer."""
+
+    def __init__(self, inner: Store, dead_letters: Callable[[], int]) -> None:
+        self.inner = inner
+        self.repeats = 0
+        self._dead_letters = dead_letters
+        self._answered: set[tuple[str, str, str, str]] = set()
+
+    async def _until_definite(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """Return the answer, and whether an earlier one was lost."""
+        for tries in range(TRIES_MAX):
+            try:
+                return await call(), tries > 0
+            except StoreUnavailable:
+                self.repeats += 1
+                await asyncio.sleep(0.002)
+        raise AssertionError(f"There was no definite answer in {TRIES_MAX} tries.")
+
+    async def __aenter__(self) -> Self:
+        await self._until_definite(self.inner.__aenter__)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.inner.__aexit__(kind, error, trace)
+
+    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        for tries in range(TRIES_MAX):
+            try:
+                return self.inner.renew(worker, lease_seconds, register=register)
+            except StoreUnavailable:
+                self.repeats += 1
+                time.sleep(0.002)
+            except WorkerDead:
+                if lease_seconds > 0 or tries == 0:
+                    raise
+                return Lease(0.0, 0.0)  # retired by the try before, whose answer was lost
+        raise AssertionError(f"There was no definite answer in {TRIES_MAX} tries.")
+
+    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+        return (await self._until_definite(lambda: self.inner.commit(worker, turns)))[0]
+
+    async def start(self, turn: Turn, *, connection: object) -> TurnResult:
+        return (await self._until_definite(lambda: self.inner.start(turn, connection=connection)))[0]
+
+    async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
+        return (await self._until_definite(lambda: self.inner.load(keys, after=after, with_plan=with_plan)))[0]
+
+    async def claim(
+        self,
+        worker: str,
+        *,
+        definitions: Collection[tuple[str, int, str]],
+        known: Collection[bytes],
+        limit: int,
+        lease_seconds: float,
+    ) -> Claimed:
+        before = self._dead_letters()
+        claimed, was_lost = await self._until_definite(
+            lambda: self.inner.claim(
+                worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds
+            )
+        )
+        return claimed._replace(dead_letters=self._dead_letters() - before) if was_lost else claimed
+
+    async def deliver(self, delivery: Delivery) -> Delivered:
+        answer, was_lost = await self._until_definite(lambda: self.inner.deliver(delivery))
+        name = delivery[:4]
+        if was_lost and answer is Delivered.DUPLICATE and name not in self._answered:
+            query = Query(tenant=delivery.tenant, name=delivery.name, saga_id=delivery.saga_id)
+            answer = Delivered.APPENDED if await self.find(query) else Delivered.KEPT
+        self._answered.add(name)
+        return answer
+
+    async def find(self, query: Query) -> Sequence[Summary]:
+        return (await self._until_definite(lambda: self.inner.find(query)))[0]
