@@ -28,6 +28,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m examples.orders.demo $(ARGS)
 
 test: $(VENV)/.ready
+	@$(BIN)/python -m tests.servers.older
 	$(BIN)/python -m pytest $(T) $(ARGS)
 
 check: $(VENV)/.ready

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from atone.stores.memory import MemoryStore
 from atone.stores.sqlite import SqliteStore
 from atone.testing.contracts import STORE_CHECKS, Check, Joined, Subject
-from tests.servers.postgres import SERVERS, Bench
+from tests.servers.postgres import SERVERS, TESTED, WORKER, Bench
 
 ROW_BYTES_MAX = 100_000
 
@@ -61,7 +62,7 @@ def test_store(check: Check, make: Callable[[Path], Subject], tmp_path: Path) ->
     asyncio.run(check(lambda: make(tmp_path)))
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", TESTED)
 @pytest.mark.parametrize("check", STORE_CHECKS, ids=repr)
 def test_store_on_postgres(check: Check, name: str, postgres_bench_of: Callable[[str], Bench]) -> None:
     """One sentence of the contract holds for PostgreSQL, with a worker's rights and no more."""
@@ -77,3 +78,22 @@ def test_store_on_a_postgres_where_transactions_conflict(check: Check, postgres_
 def test_a_postgresql_is_here() -> None:
     """The tests above are not silently none at all."""
     assert SERVERS
+    assert next(iter(SERVERS)) == "postgres-18"
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_the_contract_runs_as_a_worker_and_no_more(name: str, postgres_bench_of: Callable[[str], Bench]) -> None:
+    """Its login has the worker's role alone, owns nothing, and the tables belong to the owner's role."""
+    place = postgres_bench_of(name).shared_place()
+    roles = """
+        SELECT r.rolname FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.roleid
+         WHERE m.member = %s::regrole
+    """
+    assert place.sql(roles, WORKER) == [("atone_worker",)]
+    rights = "SELECT rolsuper, rolcreatedb, rolcreaterole, rolbypassrls FROM pg_roles WHERE rolname = %s"
+    assert place.sql(rights, WORKER) == [(False,) * 4]
+    assert place.sql("SELECT count(*) FROM pg_class WHERE relowner = %s::regrole", WORKER) == [(0,)]
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = %s AND tablename <> 'clock'"
+    assert place.sql(owners, place.schema) == [("atone_owner",)]
+    store: Any = place.subject().store
+    assert f"//{WORKER}:" in store._dsn

@@ -19,12 +19,16 @@ import psycopg
 from atone.stores.postgres import PostgresStore, migrate, roles_sql
 from atone.testing.contracts import Joined, Subject
 from atone.testing.postgres import PostgresServer, find_postgres, major_version, postgres_server
+from tests.servers.older import OLDEST
 
 T = TypeVar("T")
 
 SERVERS: dict[str, Path] = {}
 for _folder in find_postgres():
     SERVERS.setdefault(f"postgres-{major_version(_folder)}", _folder)
+
+# What the contract runs on. The newest is a wheel, which the lock brings; the oldest may have to be installed.
+TESTED = tuple(dict.fromkeys([*SERVERS, f"postgres-{OLDEST}"]))
 
 WORKER = "wanda"
 ROW_BYTES_MAX = 100_000
