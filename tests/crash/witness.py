@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -98,19 +98,9 @@ class Witness:
     async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
         return await self.inner.load(keys, after=after, with_plan=with_plan)
 
-    async def claim(
-        self,
-        worker: str,
-        *,
-        definitions: Collection[tuple[str, int, str]],
-        known: Collection[bytes],
-        limit: int,
-        lease_seconds: float,
-    ) -> Claimed:
+    async def claim(self, worker: str, **wish: Any) -> Claimed:
         try:
-            return await self.inner.claim(
-                worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds
-            )
+            return await self.inner.claim(worker, **wish)
         except WorkerDead:
             await asyncio.sleep(self._late_seconds)
             raise
