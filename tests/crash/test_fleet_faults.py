@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash import paused, random_kill, server_restarts
+from tests.crash import lost_replies, paused, random_kill, server_restarts
 from tests.crash.fleet import Run
 
 Torment = Callable[[Run], dict[str, Any]]
@@ -52,3 +52,10 @@ def test_nobody_hears_a_worker_that_wakes_up_after_its_lease(line_of: Any) -> No
     line = line_of("paused", lambda run: paused.torment(run, pauses=1, in_transaction=1, workers=2, feeders=3))
     assert line["stale_writes_applied"] == 0
     assert line["stale_commits_refused"] > 0
+
+
+@pytest.mark.slow
+def test_commits_whose_answer_is_lost_are_made_once(line_of: Any) -> None:
+    """The network resets, swallows, delays and holds back, between each worker and the server."""
+    line = line_of("lost_replies", lambda run: lost_replies.torment(run, wanted=5, workers=2, feeders=5))
+    assert line["ambiguous_commits"] >= 5

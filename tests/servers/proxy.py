@@ -11,29 +11,34 @@ import random
 import socket
 import struct
 import threading
+import time
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 Mode: TypeAlias = Literal[
-    "pass", "drop_replies", "drop_requests", "hold_requests", "reset_on_reply", "reset_on_request"
+    "pass", "delay_replies", "drop_replies", "drop_requests", "hold_requests", "reset_on_reply", "reset_on_request"
 ]
 
 
 class Proxy:
     """Forward the connections to one port of this machine, as `mode` says.
 
-    `hold_requests` keeps what the client sends until `release`, also when the client is gone by then.
+    `hold_requests` keeps what the client sends until `release`, also when the client is gone by then. `lost` counts the
+    pieces of answers that the server has sent and the client has never got.
     """
 
     def __init__(self, port: int, *, seed: int = 0) -> None:
         self.mode: Mode = "pass"
         self.losses = 0.0
         self.lost = 0
+        self.delay_seconds = 0.1
         self._dice = random.Random(seed)
         self._upstream = port
         self._held: list[tuple[socket.socket, bytes]] = []
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
+        self._released = threading.Event()
+        self._gate = threading.Lock()
+        self._open: dict[tuple[socket.socket, socket.socket], int] = {}
+        self._threads: set[threading.Thread] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
 
@@ -45,12 +50,14 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _end(self._listener)
-        for one in self._sockets:
-            _end(one)
-        for thread in self._threads:
-            thread.join()
-        for one in (self._listener, *self._sockets):
-            one.close()
+        self._released.set()
+        while self._threads:
+            with self._gate:
+                for one in [one for pair in self._open for one in pair]:
+                    _end(one)
+            for thread in tuple(self._threads):
+                thread.join(0.1)
+        self._listener.close()
 
     @property
     def held(self) -> int:
@@ -61,12 +68,20 @@ class Proxy:
         """Send on what was held, and pass from now on."""
         self.mode = "pass"
         for server, data in self._held:
-            server.sendall(data)
+            _send(server, data)
         self._held.clear()
+        self._released.set()
+        self._released = threading.Event()
 
     def _begin(self, work: object, *values: object) -> None:
-        thread = threading.Thread(target=work, args=values, daemon=True)  # type: ignore[arg-type]
-        self._threads.append(thread)
+        def run() -> None:
+            try:
+                work(*values)  # type: ignore[operator]
+            finally:
+                self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.add(thread)
         thread.start()
 
     def _accept(self) -> None:
@@ -80,39 +95,55 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            self._sockets += [client, server]
+            self._open[(client, server)] = 2
             self._begin(self._requests, client, server)
             self._begin(self._replies, client, server)
 
+    def _finished(self, client: socket.socket, server: socket.socket) -> None:
+        """Close both sockets when both directions have ended."""
+        with self._gate:
+            self._open[(client, server)] -= 1
+            if not self._open[(client, server)]:
+                del self._open[(client, server)]
+                client.close()
+                server.close()
+
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
-        holds = False
+        holds: threading.Event | None = None
         while data := _received(client):
             match self.mode:
                 case "drop_requests":
                     continue
-                case mode if holds or mode == "hold_requests":
-                    holds = True  # what comes after it must not overtake it
+                case mode if mode == "hold_requests" or (holds is not None and not holds.is_set()):
+                    holds = self._released  # what comes after it must not overtake it
                     self._held.append((server, data))
                 case "reset_on_request":
                     _reset(client)
                     break
                 case _:
                     _send(server, data)
-        if not holds:  # else the server must not learn that the client is gone before it has the rest
+        if holds is None:
             _end(server)
+        else:  # the server must not learn that the client is gone before it has the rest
+            holds.wait()
+            _end(server, socket.SHUT_WR)
+        self._finished(client, server)
 
     def _replies(self, client: socket.socket, server: socket.socket) -> None:
         while data := _received(server):
             match self.mode:
                 case "drop_replies":
-                    continue
+                    self.lost += 1
                 case mode if mode == "reset_on_reply" or self._dice.random() < self.losses:
                     self.lost += 1
                     _reset(client)
                     break
-                case _:
+                case mode:
+                    if mode == "delay_replies":
+                        time.sleep(self.delay_seconds)
                     _send(client, data)
         _end(client)
+        self._finished(client, server)
 
 
 def _received(one: socket.socket) -> bytes:
@@ -129,9 +160,9 @@ def _send(one: socket.socket, data: bytes) -> None:
         pass  # its own reader finds out
 
 
-def _end(one: socket.socket) -> None:
+def _end(one: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     try:
-        one.shutdown(socket.SHUT_RDWR)
+        one.shutdown(how)
     except OSError:
         pass  # it has ended by itself
 
