@@ -61,7 +61,7 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 # Own pip settings are left out: a private index or a folder of wheels would put its files' hashes into the locks.
 lock: $(VENV)/.ready
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock" \
-	    $(BIN)/pip-compile $(LOCK_FLAGS) --extra cli --extra postgres --extra pydantic \
+	    $(BIN)/pip-compile $(LOCK_FLAGS) --extra cli --extra otel --extra postgres --extra prometheus --extra pydantic \
 	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock" \
 	    $(BIN)/pip-compile $(LOCK_FLAGS) --constraint requirements/dev.txt \

@@ -6,7 +6,7 @@ to use from any thread that runs no event loop of its own. Asynchronous code use
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -15,6 +15,7 @@ from atone._runtime.limits import Limits
 from atone._runtime.loop_thread import LoopThread
 from atone._runtime.requests import Answer, Receipt
 from atone._runtime.steering import NOT_GIVEN
+from atone._runtime.telemetry import Observer
 from atone._runtime.views import Progress, SagaInfo
 from atone.clock import Clock
 from atone.codec import Codec
@@ -48,6 +49,7 @@ class BlockingOrchestrator:
         runs: bool = True,
         allow_volatile: bool = False,
         clock: Clock | None = None,
+        telemetry: Observer | Sequence[Observer] = (),
     ) -> None:
         self._atone = Orchestrator(
             store,
@@ -58,6 +60,7 @@ class BlockingOrchestrator:
             runs=runs,
             allow_volatile=allow_volatile,
             clock=clock,
+            telemetry=telemetry,
         )
         self._thread = LoopThread(lambda: self._atone)
 
@@ -75,15 +78,31 @@ class BlockingOrchestrator:
     # -- start and wait ------------------------------------------------------------------------------------------
 
     def start(
-        self, saga: type[Saga[I]], value: I, /, *, saga_id: str, connection: object | None = None
+        self,
+        saga: type[Saga[I]],
+        value: I,
+        /,
+        *,
+        saga_id: str,
+        connection: object | None = None,
+        trace: Mapping[str, str] | None = None,
     ) -> BlockingHandle[I]:
         """Start a saga, or find the one that was started with the same id and input; see `Orchestrator.start`."""
-        started = self._thread.run(self._atone.start(saga, value, saga_id=saga_id, connection=connection))
+        started = self._thread.run(self._atone.start(saga, value, saga_id=saga_id, connection=connection, trace=trace))
         return BlockingHandle(self._thread, started)
 
-    def execute(self, saga: type[Saga[I]], value: I, /, *, saga_id: str, timeout: Seconds | None = None) -> Outcome:
+    def execute(
+        self,
+        saga: type[Saga[I]],
+        value: I,
+        /,
+        *,
+        saga_id: str,
+        timeout: Seconds | None = None,
+        trace: Mapping[str, str] | None = None,
+    ) -> Outcome:
         """Start a saga and wait for its outcome."""
-        return self._thread.run(self._atone.execute(saga, value, saga_id=saga_id, timeout=timeout))
+        return self._thread.run(self._atone.execute(saga, value, saga_id=saga_id, timeout=timeout, trace=trace))
 
     def get(self, saga: type[Saga[I]], saga_id: str, /) -> BlockingHandle[I]:
         """Return the handle of a saga that exists; see `Orchestrator.get`."""

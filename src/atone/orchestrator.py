@@ -7,10 +7,9 @@ store itself: the worker runs sagas, requests go through the store like anybody'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from atone._core.plan import Plan
 from atone._core.state import SagaStatus
@@ -18,11 +17,13 @@ from atone._runtime.arguments import checked_limit, checked_name, seconds_of
 from atone._runtime.bound import BoundSaga, payload_context_of
 from atone._runtime.catalogue import Catalogue
 from atone._runtime.limits import Limits
-from atone._runtime.reader import Found, find_one, read, read_plan
+from atone._runtime.looking import Looking
+from atone._runtime.reader import find_one, read_plan
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.starter import Starter
 from atone._runtime.steering import Steering
-from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of, progress_of
+from atone._runtime.telemetry import Observer, Start, Telemetry, starting, telemetry_of
+from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of
 from atone._runtime.waiting import End, Waiting
 from atone._runtime.watchers import Watchers
 from atone._runtime.worker import Worker
@@ -42,19 +43,17 @@ from atone.outcome import Outcome
 from atone.store import Query, Store, Summary, TurnResult
 from atone.stores import open_store
 
-if TYPE_CHECKING:
-    from atone._core.explain import Explanation, Preview
-
 __all__ = ["Handle", "Limits", "Orchestrator", "Receipt"]
 
 I = TypeVar("I")  # noqa: E741 - the saga's input, named as in `Saga[I]`
 
 
-class Orchestrator(Steering):
+class Orchestrator(Looking, Steering):
     """Runs sagas in this process, on a store; use it as an asynchronous context manager.
 
     `store` is a URL such as "sqlite:///orders.db", or a store object. `sagas` are the definitions to run, as objects
     that hold the participants they call. Whatever an earlier process left unfinished in the store goes on by itself.
+    `telemetry` hears what happens: `OpenTelemetry()`, `Prometheus()`, or a list of such; see docs/telemetry.md.
     Leaving the context finishes or hands back the calls under way within `limits.grace_seconds`; it cancels no saga.
 
     With `runs=False` nothing is run here: sagas that are started are stored for the workers on the same store, and can
@@ -75,6 +74,7 @@ class Orchestrator(Steering):
         runs: bool = True,
         allow_volatile: bool = False,
         clock: Clock | None = None,
+        telemetry: Observer | Sequence[Observer] = (),
     ) -> None:
         self._store: Store = open_store(store, allow_volatile=allow_volatile) if isinstance(store, str) else store
         self._codec = codec or Codec()
@@ -83,6 +83,7 @@ class Orchestrator(Steering):
         self._limits = limits or Limits()
         self._catalogue.refuse_unknown(self._limits.bounds_by_name)
         self._clock = clock or SystemClock()
+        self._telemetry = telemetry_of(telemetry)
         self._runs = runs
         self._worker: Worker | Starter | None = None
         self._entered = False
@@ -107,7 +108,7 @@ class Orchestrator(Steering):
             raise
         try:
             await self._catalogue.refuse_mismatch(self._store)
-            sagas, listeners = self._catalogue.all, (self._waiting, self._watchers)
+            sagas, listeners = self._catalogue.all, (self._waiting, self._watchers, self._telemetry)
             worker = _made(self._runs, self._store, sagas, self._clock, self._limits, *listeners)
             self._waiting.open()
             await worker.open()
@@ -144,13 +145,21 @@ class Orchestrator(Steering):
     # -- start and wait ------------------------------------------------------------------------------------------
 
     async def start(
-        self, saga: type[Saga[I]], given: I, /, *, saga_id: str, connection: object | None = None
+        self,
+        saga: type[Saga[I]],
+        given: I,
+        /,
+        *,
+        saga_id: str,
+        connection: object | None = None,
+        trace: Mapping[str, str] | None = None,
     ) -> Handle[I]:
         """Start a saga, or find the one that was started with the same id and input.
 
         Returns once the start is durable. With `connection` the saga is inserted within the caller's transaction there;
         it begins after the caller has committed. It has no time-out of its own: a start that was cut off may have been
-        made, and is found by starting again with the same id and input.
+        made, and is found by starting again with the same id and input. `trace` are headers with the W3C trace context
+        that the saga goes on with, for a caller without OpenTelemetry; what is none is ignored.
 
         Raises:
             PayloadError: The input is not of the declared type or too large, or the id is no usable text.
@@ -163,13 +172,21 @@ class Orchestrator(Steering):
         saga_id = checked_name("saga_id", saga_id)
         identity = (self._tenant, bound.plan.name, saga_id)
         payload = bound.input_schema.encode(given, _input_context(*identity))
-        if connection is not None:
-            return await self._start_within(bound, identity, payload, connection)
+        with starting(self._telemetry, bound.plan, self._tenant, saga_id, trace) as start:
+            if connection is not None:
+                return await self._start_within(bound, identity, payload, connection, start)
+            return await self._start(bound, identity, payload, start)
+
+    async def _start(
+        self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes, start: Start
+    ) -> Handle[Any]:
+        saga_id = identity[2]
         while True:
             if not self._open_worker().is_registered:
                 await self._waiting.refuse_closed_store()  # between two lives, and then there is no next one
-            key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload)
+            key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload, start.trace)
             if result is TurnResult.APPLIED:
+                start.made = True
                 return Handle(self, self._waiting, bound, bound.plan, key, saga_id)
             if result is TurnResult.REFUSED:
                 raise PayloadError("The store can't hold this start. Make the input smaller.")
@@ -179,7 +196,14 @@ class Orchestrator(Steering):
                 return existing
 
     async def execute(
-        self, saga: type[Saga[I]], given: I, /, *, saga_id: str, timeout: Seconds | None = None
+        self,
+        saga: type[Saga[I]],
+        given: I,
+        /,
+        *,
+        saga_id: str,
+        timeout: Seconds | None = None,
+        trace: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Start a saga and wait for its outcome; `start` and `Handle.outcome` in one, within one time-out.
 
@@ -188,7 +212,7 @@ class Orchestrator(Steering):
         """
         end = End(seconds_of("timeout", timeout))
         async with end.reached_is("It is not known whether the saga was started. Try again with the same input."):
-            handle = await self.start(saga, given, saga_id=saga_id)
+            handle = await self.start(saga, given, saga_id=saga_id, trace=trace)
         return await handle.outcome(timeout=end.left())
 
     async def get(self, saga: type[Saga[I]], saga_id: str, /) -> Handle[I]:
@@ -205,10 +229,6 @@ class Orchestrator(Steering):
             raise UnknownSaga(f"There is no {bound.plan.name} saga {saga_id!r}; start it, or list what there is.")
         return await self._handle(bound, found)
 
-    async def outcome(self, saga: type[Saga[Any]], saga_id: str, /, *, timeout: Seconds | None = None) -> Outcome:
-        """Wait until the saga is final or needs attention; see `Handle.outcome`."""
-        return await (await self.get(saga, saga_id)).outcome(timeout=timeout)
-
     async def list(
         self,
         saga: type[Saga[Any]] | None = None,
@@ -223,29 +243,6 @@ class Orchestrator(Steering):
         query = _query(status, checked_limit(limit), after)._replace(tenant=self._tenant, name=name)
         return [info_of(found) for found in await self._store.find(query)]
 
-    # -- look ----------------------------------------------------------------------------------------------------
-
-    async def watch(self, saga: type[Saga[Any]], saga_id: str, /) -> AsyncIterator[Progress]:
-        """Yield the saga's progress now and after every change, until it is final or needs attention."""
-        handle = await self.get(saga, saga_id)
-        async with aclosing(self._watchers.follow(handle.key)) as states:
-            async for state in states:
-                yield progress_of(handle.plan, state)
-
-    async def explain(self, saga: type[Saga[Any]], saga_id: str, /) -> Explanation:
-        """Say why the saga is where it is, what happens next, and what an operator may do."""
-        from atone._core.explain import explain
-
-        found = await self._found(saga, saga_id)
-        return explain(found.plan, found.state, self._open_worker().now())
-
-    async def preview(self, saga: type[Saga[Any]], saga_id: str, /) -> Preview:
-        """Say what a cancel would undo now, in which order, or why it can't."""
-        from atone._core.preview import preview
-
-        found = await self._found(saga, saga_id)
-        return preview(found.plan, found.state, self._open_worker().now())
-
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _open_worker(self) -> Worker | Starter:
@@ -253,14 +250,14 @@ class Orchestrator(Steering):
             raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
         return self._worker
 
+    def _now(self) -> float:
+        return self._open_worker().now()
+
     def _local(self) -> Collection[bytes]:
         return () if self._worker is None else self._worker.runners
 
     def _bound_to(self, saga: type[Saga[Any]]) -> BoundSaga:
         return self._catalogue.of_class(saga)
-
-    async def _found(self, saga: type[Saga[Any]], saga_id: str) -> Found:
-        return await read(self._store, (await self.get(saga, saga_id)).key)
 
     async def _handle(self, asked: BoundSaga, found: Summary) -> Handle[Any]:
         """Return a handle of a saga that may follow another version than the one it was asked for with."""
@@ -279,11 +276,12 @@ class Orchestrator(Steering):
         return await self._handle(bound, found)
 
     async def _start_within(
-        self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes, connection: object
+        self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes, connection: object, start: Start
     ) -> Handle[Any]:
-        turn = self._open_worker().unowned_start(bound, self._tenant, identity[2], payload)
+        turn = self._open_worker().unowned_start(bound, self._tenant, identity[2], payload, start.trace)
         result = await self._store.start(turn, connection=connection)
         if result is TurnResult.APPLIED:
+            start.made = True
             return Handle(self, self._waiting, bound, bound.plan, turn.key, identity[2], committed=False)
         if result is TurnResult.REFUSED:
             raise PayloadError("The store can't hold this start. Make the input smaller.")
@@ -372,11 +370,13 @@ def _made(
     limits: Limits,
     waiting: Waiting,
     watchers: Watchers,
+    telemetry: Telemetry | None,
 ) -> Worker | Starter:
     """Return what starts sagas: a worker, which runs them too, or one that leaves them to the fleet."""
     if not runs:
-        return Starter(store, sagas, clock, limits)
-    return Worker(store, sagas, clock, limits, on_settled=waiting.heard, on_changed=watchers.changed)
+        return Starter(store, sagas, clock, limits, telemetry)
+    settled, changed = waiting.heard, watchers.changed
+    return Worker(store, sagas, clock, limits, on_settled=settled, on_changed=changed, telemetry=telemetry)
 
 
 def _query(status: SagaStatus | Sequence[SagaStatus] | None, limit: int, after: SagaInfo | None) -> Query:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 FINAL_STATUSES = frozenset({"completed", "compensated", "failed"})
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
@@ -179,6 +179,31 @@ class Query(NamedTuple):
     other_hash_than: str | None = None
     after: bytes | None = None
     limit: int = 100
+
+
+class Count(NamedTuple):
+    """So many unfinished sagas of one name have one status; the oldest of them was made at `oldest_at`."""
+
+    name: str
+    status: str
+    sagas: int
+    oldest_at: float
+
+
+class Census(NamedTuple):
+    """All unfinished sagas of a store, of every tenant and version, as of `now` by the store's clock."""
+
+    now: float
+    counts: tuple[Count, ...]
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A store that can also count: what gauges show. No part of the port, for nothing but telemetry needs it."""
+
+    async def census(self) -> Census:
+        """Count the unfinished sagas exactly, without a look at the finished ones."""
+        ...
 
 
 class Store(Protocol):

@@ -286,9 +286,13 @@ def sqlite(path: Path) -> SqliteStore:
     return SqliteStore(path / "sagas.db")
 
 
-def opened(store: Any, *sagas: Saga[Any], codec: Codec | None = None, **other: Any) -> Orchestrator:
+def opened(
+    store: Any, *sagas: Saga[Any], codec: Codec | None = None, telemetry: Any = (), **other: Any
+) -> Orchestrator:
     """Return an orchestrator to enter; `other` are limits."""
-    return Orchestrator(store, sagas=list(sagas), codec=codec, limits=limits(**other), allow_volatile=True)
+    return Orchestrator(
+        store, sagas=list(sagas), codec=codec, limits=limits(**other), allow_volatile=True, telemetry=telemetry
+    )
 
 
 @asynccontextmanager

@@ -87,9 +87,8 @@ def _begin(plan: Plan, saga: SagaState | None, fact: Fact, now: float, may_start
     if saga is not None or type(fact) is not facts.StartRequested:
         raise ValueError("A saga begins with StartRequested, once; load the saga before telling another fact.")
     deadline = None if plan.deadline_seconds is None else now + plan.deadline_seconds
-    started = new(
-        SagaStarted, (fact.tenant, plan.name, plan.version, plan.plan_hash, fact.saga_id, fact.input, deadline)
-    )
+    names = (fact.tenant, plan.name, plan.version, plan.plan_hash, fact.saga_id)
+    started = new(SagaStarted, (*names, fact.input, deadline, fact.trace))
     draft = Draft(plan, begun(plan, started), now, may_start)
     draft.version, draft.entries = 1, (started,)
     advance(draft)

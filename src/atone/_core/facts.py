@@ -54,13 +54,14 @@ class Problem:
 
 
 class StartRequested(NamedTuple):
-    """Somebody asked for a new saga. Told once, when there is no saga yet."""
+    """Somebody asked for a new saga. Told once, when there is no saga yet; `trace` is the asker's, as text."""
 
     # Like the next one in every saga, hence a named tuple: a frozen dataclass sets each field by a call.
 
     tenant: str
     saga_id: str
     input: bytes
+    trace: str | None = None
 
 
 class Succeeded(NamedTuple):

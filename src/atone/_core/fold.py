@@ -85,6 +85,7 @@ def begun(plan: Plan, entry: Entry | None) -> SagaState:
         saga_id=entry.saga_id,
         input=entry.input,
         deadline=entry.deadline,
+        trace=entry.trace,
     )
 
 

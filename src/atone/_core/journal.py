@@ -23,6 +23,7 @@ class SagaStarted(NamedTuple):
     saga_id: str
     input: bytes
     deadline: float | None = None
+    trace: str | None = None
 
 
 class AttemptStarted(NamedTuple):

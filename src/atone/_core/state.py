@@ -159,6 +159,7 @@ class SagaState(NamedTuple):
 
     `rollback` is empty until the direction is decided (`cause` is set then); it names the steps to undo, newest first.
     `requests` are unanswered; `mail` holds events that no step has taken yet; `seen` all request ids.
+    `trace` is the trace context of who started it, for telemetry alone: nothing is decided on it.
     """
 
     # What nearly every turn changes stands in front: see `moved`.
@@ -178,6 +179,7 @@ class SagaState(NamedTuple):
     seen: frozenset[str] = frozenset()
     broken: str | None = None
     ended_because: str | None = None
+    trace: str | None = None
 
     @property
     def is_backward(self) -> bool:

@@ -24,6 +24,7 @@ I_co = TypeVar("I_co", covariant=True)
 Seconds: TypeAlias = "float | timedelta"
 
 _NO_RESULTS: Mapping[str, Any] = MappingProxyType({})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Context(Struct, Generic[I_co], frozen=True):
@@ -31,7 +32,8 @@ class Context(Struct, Generic[I_co], frozen=True):
 
     `idempotency_key` belongs to this call's operation: an action and its compensation have different ones, every repeat
     has the same. `attempt` counts from 1. `fence` grows with each intent of the saga, so a participant can refuse an
-    older one. `deadline` is when this call is given up, in epoch seconds.
+    older one. `deadline` is when this call is given up, in epoch seconds. `trace_headers` is the W3C trace context to
+    send along, for a client that is not instrumented; empty if the saga has none.
     """
 
     saga_id: str
@@ -42,6 +44,7 @@ class Context(Struct, Generic[I_co], frozen=True):
     tenant: str = "default"
     deadline: float | None = None
     _results: Mapping[str, Any] = _NO_RESULTS
+    trace_headers: Mapping[str, str] = _NO_HEADERS
 
     def result_or_none(self, step: Step[Any, Any, R], /) -> R | None:
         """Return the result of an earlier step, or None if it was skipped or is not over."""

@@ -13,6 +13,7 @@ from atone._core.facts import Operation
 from atone._core.keys import idempotency_key
 from atone._core.plan import Plan
 from atone._core.state import SagaState
+from atone._runtime.trace_context import headers_of
 from atone.codec import Codec, Schema
 from atone.definition import (
     Context,
@@ -59,8 +60,16 @@ class BoundSaga:
         calls = (command for command in decision.commands if isinstance(command, Call))
         return sum(self.in_thread(call.step, call.operation) for call in calls)
 
-    def context(self, state: SagaState, step: str, operation: Operation, attempt: int, deadline: float | None) -> Any:
-        """Return the `Context` for one call.
+    def context(
+        self,
+        state: SagaState,
+        step: str,
+        operation: Operation,
+        attempt: int,
+        deadline: float | None,
+        trace: str | None = None,
+    ) -> Any:
+        """Return the `Context` for one call; `trace` is the trace context that it is part of, as text.
 
         Raises:
             PayloadError: The stored input or a result can't be decoded.
@@ -75,6 +84,7 @@ class BoundSaga:
             tenant=state.tenant,
             deadline=deadline,
             _results=_Results(self, state),
+            trace_headers=headers_of(trace),
         )
 
     def input_of(self, state: SagaState) -> Any:

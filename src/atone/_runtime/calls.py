@@ -18,6 +18,7 @@ from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga
 from atone._runtime.invoke import Attempt, Invoker, Stop, timed_out
 from atone._runtime.slots import Slots
+from atone._runtime.telemetry import Heard
 
 log = logging.getLogger("atone.saga")
 
@@ -41,15 +42,16 @@ class Caller(Protocol):
 
 
 class Calls:
-    """Attempts by step, operation and number; `tell` hears the fact of each."""
+    """Attempts by step, operation and number; `tell` hears the fact of each. `heard` tells telemetry, if it is on."""
 
-    __slots__ = ("_bound", "_caller", "_gone", "_loop", "_tell", "_under_way")
+    __slots__ = ("_bound", "_caller", "_gone", "_loop", "_tell", "_under_way", "heard")
 
     def __init__(self, caller: Caller, bound: BoundSaga, tell: Callable[[Fact], None]) -> None:
         self._caller, self._bound, self._tell = caller, bound, tell
         self._loop = asyncio.get_running_loop()
         self._under_way: dict[tuple[str, Operation, int], Attempt] = {}
         self._gone = False
+        self.heard: Heard | None = None
 
     def __bool__(self) -> bool:
         return bool(self._under_way)
@@ -91,7 +93,10 @@ class Calls:
 
     async def _run(self, attempt: Attempt, state: SagaState) -> None:
         call = attempt.call
+        heard = attempt.heard = None if self.heard is None else self.heard.attempt(call)
         fact = await self._caller.invoker.attempt(self._bound, state, attempt)
+        if heard is not None:
+            heard.returned(fact, in_time=attempt.stop is None)
         if attempt.expiry is not None:
             attempt.expiry.cancel()
         self._under_way.pop((call.step, call.operation, call.attempt), None)
@@ -121,4 +126,6 @@ class Calls:
         attempt.expiry = None
         if not attempt.told and not self._gone:
             attempt.told = True
+            if attempt.heard is not None:
+                attempt.heard.ended("timed_out", "TimeoutError")
             self._tell(timed_out(attempt.call))

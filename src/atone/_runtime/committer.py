@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import TypeAlias
 
+from atone._runtime.telemetry import Telemetry
 from atone.errors import StoreClosed, StoreUnavailable, WorkerDead
 from atone.store import Store, Turn, TurnResult
 
@@ -26,11 +28,19 @@ DELIVER_AT_ONCE = 32
 class Committer:
     """The one writer of a worker. `on_dead` is called once if the store says that the worker is dead."""
 
-    def __init__(self, store: Store, worker: str | None, on_dead: Callable[[], None], batch_max: int = 2000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        worker: str | None,
+        on_dead: Callable[[], None],
+        batch_max: int = 2000,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._store = store
         self._worker = worker
         self._on_dead = on_dead
         self._batch_max = batch_max
+        self._telemetry = telemetry
         self._queue: list[tuple[Turn, Landed]] = []
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -77,9 +87,12 @@ class Committer:
                 await self._wanted.wait()
                 continue
             batch, self._queue = self._queue[: self._batch_max], self._queue[self._batch_max :]
+            sent_at = 0.0 if self._telemetry is None else perf_counter()
             results = await self._write([turn for turn, _ in batch])
             if results is None:
                 return
+            if self._telemetry is not None:
+                self._telemetry.committed(results, perf_counter() - sent_at)
             self.batches += 1
             self.turns += len(batch)
             self._deliver([landed for _, landed in batch], results, 0)
@@ -105,6 +118,8 @@ class Committer:
                 # A store that somebody closed under us opens for nobody here: as far as it goes, this life is over.
                 log.warning("worker %s is dead; its sagas go on elsewhere: %s", self._worker or "(none)", end)
                 self._queue.clear()
+                if self._telemetry is not None and isinstance(end, WorkerDead):
+                    self._telemetry.refused_as_dead(len(turns))
                 self._on_dead()
                 return None
             except StoreUnavailable as error:
@@ -113,5 +128,7 @@ class Committer:
             except Exception:
                 # A damaged store, or a bug in it, is not ours to judge; keep the facts, and keep saying so.
                 log.exception("commit of %d turns failed; sending it again", len(turns))
+            if self._telemetry is not None:
+                self._telemetry.commit_repeated(len(turns))
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

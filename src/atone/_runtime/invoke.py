@@ -24,6 +24,7 @@ from atone._core.commands import Call
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga, BoundStep
+from atone._runtime.telemetry import HeardAttempt
 from atone.codec import describe
 from atone.definition import CannotTell, Landed, NotLanded, UserCode
 from atone.errors import PayloadError, Reject, RetryAfter
@@ -40,10 +41,11 @@ class Stop(Enum):
 class Attempt:
     """One call under way: `stop` says why it was interrupted, `told` that its time-out was told before it ended."""
 
-    __slots__ = ("call", "expiry", "stop", "task", "told")
+    __slots__ = ("call", "expiry", "heard", "stop", "task", "told")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.heard: HeardAttempt | None = None
         self.expiry: asyncio.TimerHandle | None = None
         self.stop: Stop | None = None
         self.task: asyncio.Task[None] | None = None
@@ -73,7 +75,8 @@ class Invoker:
         call = attempt.call
         step = bound.steps[call.step]
         try:
-            code, arguments = self._prepare(bound, step, state, call)
+            trace = state.trace if attempt.heard is None else attempt.heard.trace or state.trace
+            code, arguments = self._prepare(bound, step, state, call, trace)
         except PayloadError as error:
             return facts.Impossible(call.step, call.operation, call.attempt, describe(error))
         try:
@@ -84,12 +87,14 @@ class Invoker:
             return _fact_of_error(error, step, attempt)
         return _fact_of_value(value, bound, step, state, call)
 
-    def _prepare(self, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> tuple[UserCode, list[Any]]:
+    def _prepare(
+        self, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call, trace: str | None
+    ) -> tuple[UserCode, list[Any]]:
         code = step.code[call.operation]
         if code is None:
             what = f"step {call.step!r} has no {call.operation.value} in this code"
             raise PayloadError(f"{what}; deploy the code that has it")
-        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline)
+        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline, trace)
         if call.operation is Operation.ACTION:
             return code, [context, *bound.arguments(state, call.step)]
         return code, [context, bound.tried(state, call.step)]
@@ -122,7 +127,7 @@ class Invoker:
         try:
             if definition.when is None:
                 raise LookupError(f"step {step!r} has no `when` in this code")
-            context = bound.context(state, step, Operation.ACTION, 0, None)
+            context = bound.context(state, step, Operation.ACTION, 0, None, state.trace)
             async with asyncio.timeout(definition.plan.timeout_seconds):
                 answer: Any = await self._call(definition.when, bound.saga, [context])
             if not isinstance(answer, bool):

@@ -16,6 +16,7 @@ from atone._runtime.committer import Committer
 from atone._runtime.heartbeat import Heartbeat
 from atone._runtime.ids import new_worker_id
 from atone._runtime.limits import Limits
+from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import aside
 from atone.clock import Clock, StoreTime
 from atone.errors import StoreError
@@ -36,9 +37,10 @@ class Membership:
         *,
         on_death: Callable[[str], None],
         spawn: Callable[[Coroutine[Any, Any, Any]], None],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._store, self._plans, self._clock, self._limits = store, plans, clock, limits
-        self._on_death, self._spawn = on_death, spawn
+        self._on_death, self._spawn, self._telemetry = on_death, spawn, telemetry
         self._registered = asyncio.Event()
         self._leaving = False
         self._heartbeat: Heartbeat | None = None
@@ -61,7 +63,7 @@ class Membership:
         asked_at = self._clock.monotonic()
         lease = await aside(partial(self._store.renew, worker, self._limits.lease_seconds, register=self._plans))
         self.time.observe(lease.now, asked_at=asked_at)
-        self.committer = Committer(self._store, worker, partial(self.die, worker))
+        self.committer = Committer(self._store, worker, partial(self.die, worker), telemetry=self._telemetry)
         self.committer.start()
         self._heartbeat = Heartbeat(
             self._store,

@@ -19,6 +19,7 @@ from atone._runtime.membership import Membership
 from atone._runtime.reader import state_of
 from atone._runtime.rooms import Promise, Rooms
 from atone._runtime.runner import Runner, unfit_requests
+from atone._runtime.telemetry import Telemetry
 from atone.codec import describe
 from atone.errors import AtoneError, CorruptJournal, StoreError, WorkerDead
 from atone.store import Claimed, Hot, Loaded, Store
@@ -33,6 +34,7 @@ class Registry(Protocol):
 
     runners: dict[bytes, Runner]
     rooms: Rooms
+    telemetry: Telemetry | None
 
     def adopt(self, bound: BoundSaga, key: bytes) -> Runner:
         """Put a new runner into the registry."""
@@ -141,6 +143,8 @@ class Recovery:
             return 0
         self._membership.time.observe(claimed.now, asked_at=asked_at)
         self._report(claimed)
+        if self._registry.telemetry is not None:
+            self._registry.telemetry.looked(claimed, len(runners))
         for key in claimed.newer:
             if key in self._registry.runners:
                 self._registry.runners[key].refresh()
@@ -178,6 +182,7 @@ class Recovery:
             known = isinstance(broken, CorruptJournal)
             log.error("saga %s: %s", loaded.summary.saga_id, broken, exc_info=None if known else broken)  # noqa: TRY400
             why = str(broken) if known else f"internal: {describe(broken)}"
+            runner.listen(loaded.summary.tenant, loaded.summary.saga_id, None)
             runner.park(why, max((row.version for row in loaded.rows), default=0))
             return
         to(state, Hot(loaded.summary.status, True, loaded.summary.wake_at), unfit)

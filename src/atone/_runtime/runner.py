@@ -22,6 +22,7 @@ from atone._core.journal import AttentionRaised, Entry, SagaParked
 from atone._core.state import Request, SagaState, SagaStatus
 from atone._runtime.bound import BoundSaga, BoundStep, payload_context
 from atone._runtime.calls import Caller, Calls
+from atone._runtime.telemetry import Telemetry
 from atone._runtime.wire import encode_entries
 from atone.codec import describe
 from atone.errors import PayloadError
@@ -37,6 +38,7 @@ class Host(Caller, Protocol):
 
     draining: bool
     keep_seconds: float
+    telemetry: Telemetry | None
 
     def next_commit_id(self) -> bytes:
         """Return a commit id never used before."""
@@ -103,6 +105,7 @@ class Runner:
     def begin(self, fact: facts.StartRequested, started: Callable[[TurnResult], None]) -> None:
         """Start the saga; `started` hears what became of it, unless the worker dies first."""
         self._started = started
+        self.listen(fact.tenant, fact.saga_id, fact.trace)
         decision = self._weigh(None, fact)
         plan = self.bound.plan
         birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
@@ -112,10 +115,18 @@ class Runner:
         """Go on with a saga that was claimed: whoever ran its open attempts is gone."""
         self.state, self._hot, self._writing = state, hot, False
         self._facts.extend(unfit)
+        self.listen(state.tenant, state.saga_id, state.trace)
+        if self._calls.heard is not None:
+            self._calls.heard.claimed()
         for step, found in zip(self.bound.plan.steps, state.steps, strict=True):
             if found.open is not None:
                 self._facts.append(facts.Lost(step.name, found.open.operation, found.open.attempt))
         self.tell(facts.Woke())
+
+    def listen(self, tenant: str, saga_id: str, trace: str | None) -> None:
+        """Have telemetry hear of this saga, if there is any."""
+        if self._host.telemetry is not None and self._calls.heard is None:
+            self._calls.heard = self._host.telemetry.follow(self.bound.plan, tenant, saga_id, trace)
 
     def tell(self, fact: Fact) -> None:
         """Add a fact; it is decided as soon as the write under way is durable."""
@@ -161,6 +172,8 @@ class Runner:
     def _parked(self, result: TurnResult) -> None:
         if result is not TurnResult.APPLIED:
             log.error("saga %s could not be parked (%s); it is claimed again later", self.key.hex(), result.value)
+        elif self._calls.heard is not None:
+            self._calls.heard.parked()
         self.state = None
         self.drop()
         self._host.release(self)
@@ -240,6 +253,8 @@ class Runner:
         self._writing = False
         self.state, self._hot = saga, hot
         self._host.changed(self)
+        if self._calls.heard is not None:
+            self._calls.heard.turned(decision, hot.owned)
         if not hot.owned:
             self._stop_timer()
             self._host.release(self)

@@ -17,6 +17,7 @@ from atone._runtime.committer import Committer
 from atone._runtime.ids import CommitIds, new_saga_key, new_worker_id
 from atone._runtime.limits import Limits
 from atone._runtime.starts import Starts
+from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import aside
 from atone._runtime.wire import encode_entries
 from atone.clock import Clock, StoreTime
@@ -27,10 +28,18 @@ from atone.store import Birth, Hot, Store, StoredPlan, Turn, TurnResult
 class Starter:
     """Stands where the worker stands, in an orchestrator that runs nothing."""
 
-    def __init__(self, store: Store, sagas: Sequence[BoundSaga], clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sagas: Sequence[BoundSaga],
+        clock: Clock,
+        limits: Limits,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._store, self._clock, self._limits = store, clock, limits
         self._plans = [StoredPlan(*saga.identity, saga.plan.to_json()) for saga in sagas]
         self._commit_ids = CommitIds()
+        self._telemetry = telemetry
         self._starts = Starts(limits.starts_waiting_max)
         self._time = StoreTime(clock)
         self._committer: Committer | None = None
@@ -48,7 +57,7 @@ class Starter:
         # An id that is retired as it is made: it keeps the plans and tells the time, and no lease needs renewing.
         lease = await aside(partial(self._store.renew, new_worker_id(), 0.0, register=self._plans))
         self._time.observe(lease.now, asked_at=asked_at)
-        self._committer = Committer(self._store, None, self._ended)
+        self._committer = Committer(self._store, None, self._ended, telemetry=self._telemetry)
         self._committer.start()
 
     async def close(self) -> None:
@@ -63,19 +72,21 @@ class Starter:
         self._starts.answer_all()
 
     async def start(
-        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes
+        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
     ) -> tuple[bytes, TurnResult | None]:
         """Store a saga for the fleet; see `Worker.start`."""
         if self._committer is None:
             raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
-        turn = self.unowned_start(bound, tenant, saga_id, payload)
+        turn = self.unowned_start(bound, tenant, saga_id, payload, trace)
         with self._starts.waiting() as answer:
             self._committer.submit(turn, answer.set)
             return turn.key, await answer.future
 
-    def unowned_start(self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes) -> Turn:
+    def unowned_start(
+        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
+    ) -> Turn:
         """Return the first turn of a saga for the fleet; when it is due is the store's to say: at once."""
-        turn = unowned_start(bound, tenant, saga_id, payload, self.now(), self._commit_ids.next())
+        turn = unowned_start(bound, tenant, saga_id, payload, self.now(), self._commit_ids.next(), trace)
         assert turn.hot is not None, "a first turn says how the saga stands"
         return turn._replace(hot=turn.hot._replace(wake_at=None))
 
@@ -91,9 +102,11 @@ class Starter:
         self._starts.answer_all()
 
 
-def unowned_start(bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, now: float, commit_id: bytes) -> Turn:
+def unowned_start(
+    bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, now: float, commit_id: bytes, trace: str | None
+) -> Turn:
     """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
-    fact = facts.StartRequested(tenant, saga_id, payload)
+    fact = facts.StartRequested(tenant, saga_id, payload, trace)
     decision = decide(bound.plan, None, fact, now, may_start=False)
     plan = bound.plan
     hot = Hot(decision.saga.status.value, False, decision.wake_at)

@@ -24,6 +24,7 @@ from atone._runtime.runner import Runner
 from atone._runtime.slots import Slots
 from atone._runtime.starter import unowned_start
 from atone._runtime.starts import Starts
+from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import DaemonThreads
 from atone.clock import Clock
 from atone.errors import Shutdown
@@ -47,9 +48,11 @@ class Worker:
         *,
         on_settled: Callable[[bytes, SagaState], None],
         on_changed: Callable[[bytes, SagaState], None],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._clock, self._limits = clock, limits
         self._on_settled, self._on_changed = on_settled, on_changed
+        self.telemetry = telemetry
         self._commit_ids = CommitIds()
         self._threads = DaemonThreads(limits.threads_max, "atone-step")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -63,7 +66,9 @@ class Worker:
         self.keep_seconds = limits.keep_seconds
         self.cancel_grace_seconds = limits.cancel_grace_seconds
         plans = [StoredPlan(*saga.identity, saga.plan.to_json()) for saga in sagas]
-        self.membership = Membership(store, plans, clock, limits, on_death=self._dropped, spawn=self.spawn)
+        self.membership = Membership(
+            store, plans, clock, limits, on_death=self._dropped, spawn=self.spawn, telemetry=telemetry
+        )
         bound = {saga.identity: saga for saga in sagas}
         self.recovery = Recovery(store, self, self.membership, bound, limits)
         self.submit = self.membership.submit
@@ -104,7 +109,7 @@ class Worker:
             task.cancel()
 
     async def start(
-        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes
+        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
     ) -> tuple[bytes, TurnResult | None]:
         """Start a saga here, or store it for later when this worker is full.
 
@@ -119,22 +124,24 @@ class Worker:
             raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
         with self._starts.waiting() as answer:
             if not self.rooms.has(bound.plan.name):
-                turn = self.unowned_start(bound, tenant, saga_id, payload)
+                turn = self.unowned_start(bound, tenant, saga_id, payload, trace)
                 self.submit(turn, answer.set)
                 if not self.rooms.is_full(bound.plan.name):
                     self.recovery.wake()
                 return turn.key, await answer.future
             runner = self.adopt(bound, new_saga_key())
             try:
-                runner.begin(facts.StartRequested(tenant, saga_id, payload), answer.set)
+                runner.begin(facts.StartRequested(tenant, saga_id, payload, trace), answer.set)
             except BaseException:
                 self.release(runner)
                 raise
             return runner.key, await answer.future
 
-    def unowned_start(self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes) -> Turn:
+    def unowned_start(
+        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
+    ) -> Turn:
         """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
-        return unowned_start(bound, tenant, saga_id, payload, self.now(), self.next_commit_id())
+        return unowned_start(bound, tenant, saga_id, payload, self.now(), self.next_commit_id(), trace)
 
     def nudge(self, key: bytes | None = None) -> None:
         """Look at once at what somebody has just asked, instead of at the next poll."""
@@ -190,6 +197,8 @@ class Worker:
     def _dropped(self, worker: str) -> None:
         """This life is over, and with it every saga of it: they are somebody else's now."""
         log.warning("worker %s was declared dead; %d sagas dropped", worker, len(self.runners))
+        if self.telemetry is not None:
+            self.telemetry.lease_lost(len(self.runners))
         runners, self.runners = list(self.runners.values()), {}
         self.rooms.clear()
         self.threads = Slots(self._limits.threads_max)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from atone.store import FINAL_STATUSES, Loaded, Query, Row, Summary
+from atone.store import FINAL_STATUSES, Census, Count, Loaded, Query, Row, Summary
 from atone.stores._postgres_line import Session
 from atone.stores._postgres_place import Place
 
@@ -33,6 +33,18 @@ _IN_ORDER = " ORDER BY key LIMIT $"
 _UNFINISHED = "status NOT IN ('completed', 'compensated', 'failed')"
 _UNDONE = "status IN ('compensated', 'failed')"
 _IN_NEED = "status = 'needs_attention'"
+
+# The index of what is unfinished is small, whatever has been finished. Without a saga there is still a time.
+_COUNT = """
+SELECT moment.now, c.name, c.status, c.sagas, c.oldest_at
+  FROM (SELECT clock() AS now) AS moment
+  LEFT JOIN (
+    SELECT name, status, count(*) AS sagas, min(created_at) AS oldest_at FROM atone.sagas
+     WHERE status NOT IN ('completed', 'compensated', 'failed')
+     GROUP BY name, status
+  ) AS c ON true
+ ORDER BY c.name, c.status
+"""
 
 _SUMMARY = slice(len(Summary._fields))
 _ROW = slice(len(Summary._fields), None)
@@ -86,6 +98,13 @@ def _conditions(query: Query) -> Iterator[tuple[str, Any]]:
         " AND key > $": query.after,
     }
     return ((condition, value) for condition, value in conditions.items() if value is not None)
+
+
+async def census(session: Session, place: Place) -> Census:
+    """Count the unfinished sagas by name and status."""
+    found = await session.rows(place.sql(_COUNT))
+    counts = (Count(*record[1:]) for record in found if record["name"] is not None)
+    return Census(found[0]["now"], tuple(counts))
 
 
 async def _plans(session: Session, place: Place, summaries: Iterable[Summary]) -> dict[Any, str | None]:

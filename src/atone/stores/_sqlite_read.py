@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from atone.store import FINAL_STATUSES, Loaded, Query, Row, Summary
+from atone.store import FINAL_STATUSES, Count, Loaded, Query, Row, Summary
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_thread import Job
 
@@ -49,6 +49,13 @@ _IN_ORDER = """
 # The plus keeps SQLite from walking all keys in their order: what is unfinished is a small part of all sagas.
 _SORTED = """
     AND +key > :after ORDER BY +key LIMIT :limit
+"""
+# The index of what is unfinished is small, whatever has been finished.
+_COUNT = """
+    SELECT name, status, count(*), min(created_at)
+      FROM sagas INDEXED BY sagas_unfinished
+     WHERE status NOT IN ('completed', 'compensated', 'failed')
+     GROUP BY name, status ORDER BY name, status
 """
 _BY_KEY = _KEY + _FITTING + _IN_ORDER
 _BY_NAME = _NAMED + _FITTING + _IN_ORDER
@@ -111,6 +118,11 @@ def find(connection: Connection, query: Query) -> Sequence[Summary]:
         for key in sorted(set(query.keys)):
             found += [Summary(*row) for row in connection.execute(_BY_KEY, {**values, "key": key})]
     return found[: query.limit]
+
+
+def count(connection: Connection) -> tuple[Count, ...]:
+    """Count the unfinished sagas by name and status."""
+    return tuple(Count(*row) for row in connection.execute(_COUNT))
 
 
 def _statement(query: Query) -> str:

@@ -20,7 +20,9 @@ from atone.store import (
     FINAL_STATUSES,
     NO_LIMITS,
     Birth,
+    Census,
     Claimed,
+    Count,
     Delivered,
     Delivery,
     Lease,
@@ -183,6 +185,15 @@ class MemoryStore:
             keys = sorted(self._sagas if query.keys is None else set(query.keys) & self._sagas.keys())
             fitting = (one for one in map(self._summary, keys) if _fits(one, query))
             return list(islice(fitting, query.limit))
+
+    async def census(self) -> Census:
+        """Count the unfinished sagas by name and status."""
+        with self._lock:
+            made: dict[tuple[str, str], list[float]] = {}
+            for _, saga in self._unfinished():
+                made.setdefault((saga.birth.name, saga.status), []).append(saga.created_at)
+            counts = (Count(*what, len(times), min(times)) for what, times in sorted(made.items()))
+            return Census(self._clock(), tuple(counts))
 
     def _alive(self, worker: str) -> float:
         now = self._clock()

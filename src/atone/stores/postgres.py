@@ -19,6 +19,7 @@ import asyncpg
 from atone.errors import StoreClosed, StoreError
 from atone.store import (
     NO_LIMITS,
+    Census,
     Claimed,
     Delivered,
     Delivery,
@@ -190,6 +191,10 @@ class PostgresStore:
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._open.others.do(lambda session: _postgres_read.find(session, self._place, query))
+
+    async def census(self) -> Census:
+        """Count the unfinished sagas by name and status."""
+        return await self._open.others.do(lambda session: _postgres_read.census(session, self._place))
 
     @property
     def _open(self) -> _Lines:

@@ -18,6 +18,7 @@ import apsw
 from atone.errors import StoreError
 from atone.store import (
     NO_LIMITS,
+    Census,
     Claimed,
     Delivered,
     Delivery,
@@ -125,6 +126,11 @@ class SqliteStore:
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._reader.do(Look(lambda connection: _sqlite_read.find(connection, query)))
+
+    async def census(self) -> Census:
+        """Count the unfinished sagas by name and status."""
+        counts = await self._reader.do(Look(_sqlite_read.count))
+        return Census(self._clock(), counts)
 
     def _open_writer(self) -> Connection:
         connection = open_file(self._path, self._busy_seconds)

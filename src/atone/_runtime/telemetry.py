@@ -1,0 +1,370 @@
+"""The seam for telemetry: what the shell tells to whoever observes it, and the one place that tells it.
+
+Owns the names of what can be heard, and the promise that an observer can't hurt a saga: one that raises is reported
+once and goes unheard that time. Must not decide, nor hand out a payload, a reason or an exception's text. Without an
+observer there is no `Telemetry` at all. Observers are the bridges in `integrations`; anybody may write another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import perf_counter
+from types import TracebackType
+from typing import Any, NamedTuple, Self, cast
+
+from atone._codec.problems import type_name
+from atone._core import journal
+from atone._core.commands import Alert, Call, Decision
+from atone._core.facts import Fact, Impossible, Interrupted, Operation, Probed, Problem, Rejected, Succeeded
+from atone._core.plan import Plan
+from atone._runtime.trace_context import read_headers
+from atone.errors import DefinitionError
+from atone.store import Census, Claimed, TurnResult
+
+log = logging.getLogger("atone.telemetry")
+
+CENSUS_SECONDS = 15.0
+
+
+class Subject(NamedTuple):
+    """The saga that is spoken of. `trace` is the stored trace context of who started it, as text."""
+
+    name: str
+    version: int
+    saga_id: str
+    tenant: str
+    trace: str | None = None
+
+
+class Attempted(NamedTuple):
+    """The call that is spoken of. `operation` is action, compensation or probe."""
+
+    step: str
+    operation: str
+    attempt: int
+
+
+class Looked(NamedTuple):
+    """What a look for sagas to claim has found; `unclaimable` are due, and no definition here fits them."""
+
+    taken: int
+    unclaimable: int
+    dead_letters: int
+    in_flight: int
+
+
+class StartObserver:
+    """Hears one `start`; `trace` is the context to store with the saga, as text."""
+
+    trace: str | None = None
+
+    def ended(self, made: bool, error: str | None) -> None:
+        """It is over: a saga was made, or one was found, or it failed with an error of this type."""
+
+
+class AttemptObserver:
+    """Hears one attempt; `trace` is the context that the participant is to be sent, as text."""
+
+    trace: str | None = None
+
+    def returned(self) -> None:
+        """User code is over; called in the task (so with the context variables) that began it."""
+
+    def ended(self, outcome: str, seconds: float, error: str | None) -> None:
+        """It has an outcome, told once. `error` is the type of what was raised, if anything was.
+
+        `outcome` is succeeded, rejected, unknown, timed_out, interrupted, impossible or dropped; of a probe it is
+        landed, not_landed or cannot_tell too.
+        """
+
+
+class SagaObserver:
+    """Hears one saga, for as long as this worker owns it. All of it is durable when it is told."""
+
+    def claimed(self) -> None:
+        """This worker has taken it, from the store or from a worker that is gone."""
+
+    def released(self) -> None:
+        """This worker has given it up, because it waits for long; anybody may claim it when it is due."""
+
+    def settled(self, status: str) -> None:
+        """It is completed, compensated, failed or needs_attention."""
+
+    def turned_back(self, trigger: str) -> None:
+        """It only undoes from now on; `trigger` is failure, cancel, deadline, timeout or operator."""
+
+    def attention_raised(self, step: str | None) -> None:
+        """A step, or the whole saga (None), can't go on without a person."""
+
+    def compensation_gave_up(self, step: str) -> None:
+        """An undo will not be tried again."""
+
+    def keeps_failing(self, step: str) -> None:
+        """A step has failed so often that somebody should look; it is tried again all the same."""
+
+    def attempt_lost(self, what: Attempted) -> None:
+        """The process that made an attempt is gone: nobody will say how it ended."""
+
+    def landed_late(self, step: str) -> None:
+        """An attempt that was given up on has succeeded after all."""
+
+    def attempt(self, what: Attempted) -> AttemptObserver | None:
+        """User code is about to be called, in the task (so with the context variables) that this is called in."""
+
+
+class Observer:
+    """Hears what one worker does. Override what you want to hear; every method must return at once.
+
+    `census_seconds` is how often it wants to hear a census; None: never.
+    """
+
+    census_seconds: float | None = None
+
+    def starting(self, saga: Subject) -> StartObserver | None:
+        """Somebody starts a saga, in the caller's task; `saga.trace` is the context that was given along, if any."""
+
+    def follow(self, saga: Subject) -> SagaObserver | None:
+        """A saga begins to be run here; return who hears of it."""
+
+    def committed(self, turns: int, seconds: float) -> None:
+        """A batch of turns has had its definite answer, so long after it was first sent."""
+
+    def commit_repeated(self, turns: int) -> None:
+        """The outcome of a commit is unknown, so it is sent again."""
+
+    def writes_refused(self, why: str, turns: int) -> None:
+        """The store refused stale writes; `why` is conflict, not_mine or worker_dead. Nothing of them was written."""
+
+    def lease_lost(self, sagas: int) -> None:
+        """This worker was declared dead; it has dropped so many sagas and comes back under another id."""
+
+    def looked(self, found: Looked) -> None:
+        """A look for sagas to claim is over."""
+
+    def counted(self, census: Census) -> None:
+        """The unfinished sagas of the whole store, by name and status."""
+
+
+class Telemetry:
+    """Tells every observer. Made by `Orchestrator` if it was given one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+        wishes = [one.census_seconds for one in observers if one.census_seconds is not None]
+        self.census_seconds: float | None = min(wishes, default=None)
+
+    def starting(self, saga: Subject) -> Start:
+        """Begin to hear one `start`."""
+        return Start(_each(self._observers, "starting", saga), saga.trace)
+
+    def follow(self, plan: Plan, tenant: str, saga_id: str, trace: str | None) -> Heard | None:
+        """Return what hears a saga that is run here; None if nobody wants to."""
+        subject = Subject(plan.name, plan.version, saga_id, tenant, trace)
+        observers = _each(self._observers, "follow", subject)
+        return Heard(observers) if observers else None
+
+    def committed(self, results: Sequence[TurnResult], seconds: float) -> None:
+        """Tell of a batch, and of what was refused in it."""
+        _each(self._observers, "committed", len(results), seconds)
+        if results.count(TurnResult.APPLIED) == len(results):
+            return
+        for refused in (TurnResult.CONFLICT, TurnResult.NOT_MINE):
+            if refused in results:
+                _each(self._observers, "writes_refused", refused.value, results.count(refused))
+
+    def commit_repeated(self, turns: int) -> None:
+        """Tell that a batch is sent again."""
+        _each(self._observers, "commit_repeated", turns)
+
+    def refused_as_dead(self, turns: int) -> None:
+        """Tell that a batch was refused because the worker is dead."""
+        _each(self._observers, "writes_refused", "worker_dead", turns)
+
+    def lease_lost(self, sagas: int) -> None:
+        """Tell that this worker was declared dead."""
+        _each(self._observers, "lease_lost", sagas)
+
+    def looked(self, claimed: Claimed, in_flight: int) -> None:
+        """Tell what a claim has found."""
+        found = Looked(len(claimed.taken), claimed.unclaimable, claimed.dead_letters, in_flight)
+        _each(self._observers, "looked", found)
+
+    def counted(self, census: Census) -> None:
+        """Tell how many sagas are unfinished."""
+        _each(self._observers, "counted", census)
+
+
+def telemetry_of(observers: Observer | Sequence[Observer]) -> Telemetry | None:
+    """Return what tells these observers; None if there is none.
+
+    Raises:
+        DefinitionError: Something else was given.
+    """
+    if isinstance(observers, Observer):
+        return Telemetry([observers])
+    given = cast("object", observers)
+    listed: list[object] = [*given] if isinstance(given, Iterable) else [given]
+    if not all(isinstance(one, Observer) for one in listed):
+        raise DefinitionError("`telemetry` takes an observer or a list of them; give for example OpenTelemetry().")
+    return Telemetry(cast("list[Observer]", listed)) if listed else None
+
+
+class Start:
+    """One `start` that is heard; `trace` is what to store with the saga.
+
+    A context manager: it hears how the block ends. `made` is set there if it was this start that made the saga.
+    """
+
+    def __init__(self, observers: Sequence[StartObserver], given: str | None) -> None:
+        self._observers = observers
+        told = (one.trace for one in observers)
+        self.trace = next((trace for trace in told if trace is not None), given)
+        self.made = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _each(self._observers, "ended", self.made, None if error is None else type_name(error))
+
+
+_UNHEARD = Start((), None)
+
+
+def starting(
+    telemetry: Telemetry | None, plan: Plan, tenant: str, saga_id: str, headers: Mapping[str, str] | None
+) -> Start:
+    """Return what hears a `start`, and holds its trace context; `headers` are what the caller gave along."""
+    found = None if headers is None else read_headers(headers)
+    given = None if found is None else found.text
+    if telemetry is not None:
+        return telemetry.starting(Subject(plan.name, plan.version, saga_id, tenant, given))
+    return _UNHEARD if given is None else Start((), given)
+
+
+class Heard:
+    """One saga that is heard; kept by its runner."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self, observers: Sequence[SagaObserver]) -> None:
+        self._observers = observers
+
+    def claimed(self) -> None:
+        """Tell that the saga was taken."""
+        _each(self._observers, "claimed")
+
+    def turned(self, decision: Decision, owned: bool) -> None:
+        """Tell what a turn that is durable now has brought."""
+        settled = False
+        for entry in decision.entries:
+            hear = _TOLD.get(type(entry))
+            if hear is not None:
+                _each(self._observers, *hear(entry))
+                settled = settled or type(entry) in _SETTLES
+        for command in decision.commands:
+            if type(command) is Alert:
+                _each(self._observers, "keeps_failing", command.step)
+        if not owned and not settled:
+            _each(self._observers, "released")
+
+    def parked(self) -> None:
+        """Tell that the saga can't be read or decided, and waits for a person."""
+        _each(self._observers, "attention_raised", None)
+        _each(self._observers, "settled", "needs_attention")
+
+    def attempt(self, call: Call) -> HeardAttempt | None:
+        """Begin to hear an attempt, in the task that makes it; None if nobody wants to."""
+        what = Attempted(call.step, call.operation.value, call.attempt)
+        observers = _each(self._observers, "attempt", what)
+        return HeardAttempt(observers) if observers else None
+
+
+class HeardAttempt:
+    """One attempt that is heard; `trace` is what its participant is to be sent."""
+
+    __slots__ = ("_began", "_ended", "_observers", "trace")
+
+    def __init__(self, observers: Sequence[AttemptObserver]) -> None:
+        self._observers = observers
+        self._began = perf_counter()
+        self._ended = False
+        told = (one.trace for one in observers)
+        self.trace = next((trace for trace in told if trace is not None), None)
+
+    def returned(self, fact: Fact | None, *, in_time: bool) -> None:
+        """Tell that user code is over, and what came of it unless that was told before."""
+        _each(self._observers, "returned")
+        self.ended(_outcome_of(fact, in_time), _error_of(fact))
+
+    def ended(self, outcome: str, error: str | None = None) -> None:
+        """Tell the outcome; only the first one counts."""
+        if not self._ended:
+            self._ended = True
+            _each(self._observers, "ended", outcome, perf_counter() - self._began, error)
+
+
+def _outcome_of(fact: Fact | None, in_time: bool) -> str:
+    match fact:
+        case None:
+            return "dropped"
+        case Probed():
+            return fact.answer.value
+        case _ if type(fact) in _OUTCOMES:
+            return _OUTCOMES[type(fact)]
+        case _:
+            return "unknown" if in_time else "timed_out"
+
+
+def _error_of(fact: Fact | None) -> str | None:
+    problem = getattr(fact, "problem", None)
+    return problem.type if isinstance(problem, Problem) else None
+
+
+def _each(observers: Iterable[Any], what: str, *told: Any) -> list[Any]:
+    """Tell all of them, and return their answers; one that fails is no reason for a saga to fail."""
+    answers: list[Any] = []
+    for one in observers:
+        try:
+            answer = getattr(one, what)(*told)
+        except Exception as error:  # noqa: BLE001 - as said
+            _report(one, what, error)
+        else:
+            if answer is not None:
+                answers.append(answer)
+    return answers
+
+
+_reported: set[tuple[str, str]] = set()
+
+
+def _report(observer: object, what: str, error: Exception) -> None:
+    """Say once that an observer fails: it would fail at every turn of every saga."""
+    place = (type(observer).__qualname__, what)
+    if place not in _reported:
+        _reported.add(place)
+        log.error("telemetry: %s.%s raised %s; said once", *place, type_name(error))
+
+
+_OUTCOMES: dict[type, str] = {
+    Succeeded: "succeeded",
+    Rejected: "rejected",
+    Interrupted: "interrupted",
+    Impossible: "impossible",
+}
+_SETTLES = (journal.SagaEnded, journal.SagaParked)
+_TOLD: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    journal.SagaEnded: lambda entry: ("settled", entry.status.value),
+    journal.SagaParked: lambda entry: ("settled", "needs_attention"),
+    journal.DirectionDecided: lambda entry: ("turned_back", entry.cause.trigger),
+    journal.AttentionRaised: lambda entry: ("attention_raised", entry.step),
+    journal.CompensationGaveUp: lambda entry: ("compensation_gave_up", entry.step),
+    journal.LateSuccess: lambda entry: ("landed_late", entry.step),
+    journal.AttemptLost: lambda entry: (
+        "attempt_lost",
+        Attempted(entry.step, Operation(entry.operation).value, entry.attempt),
+    ),
+}

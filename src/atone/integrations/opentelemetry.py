@@ -1,0 +1,159 @@
+"""Traces for OpenTelemetry, on its API alone: which SDK there is, and where spans go, is the application's to say.
+
+Owns the spans of a saga and how they hang together: one trace from the start on, whichever workers carry it, found
+again by the context that is stored with the saga. Must not put a payload, a reason or an exception's text into a span.
+Told by `_runtime.telemetry`, made by users. Needs the `otel` extra.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.span import TraceState
+
+from atone._runtime.telemetry import Attempted, AttemptObserver, Observer, SagaObserver, StartObserver, Subject
+from atone._runtime.trace_context import TraceContext, read_text
+
+# What an attempt is called in a trace; the names are few, so that a backend can group by them.
+_VERBS = {"action": "step", "compensation": "compensate", "probe": "probe"}
+_FINE = frozenset({"succeeded", "rejected", "interrupted", "landed", "not_landed", "cannot_tell"})
+
+
+class OpenTelemetry(Observer):
+    """Trace sagas: a span for each start, claim, attempt, compensation, probe and end, in one trace for each saga.
+
+    `tracer_provider` is the application's global one if it is left out. While user code runs, its attempt's span is the
+    current one.
+    """
+
+    def __init__(self, *, tracer_provider: trace.TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer("atone", tracer_provider=tracer_provider)
+
+    def starting(self, saga: Subject) -> StartObserver:
+        return _Start(self._tracer, saga)
+
+    def follow(self, saga: Subject) -> SagaObserver:
+        return _Saga(self._tracer, saga)
+
+
+class _Start(StartObserver):
+    """The saga's first span, around the start itself; every later one is its child."""
+
+    def __init__(self, tracer: trace.Tracer, saga: Subject) -> None:
+        given = _context_of(saga.trace)
+        parent = None if given is None else _around(given)
+        self._span = tracer.start_span(f"saga {saga.name}", parent, SpanKind.PRODUCER, _identity(saga))
+        self.trace = _text_of(self._span.get_span_context())
+
+    def ended(self, made: bool, error: str | None) -> None:
+        self._span.set_attribute("atone.saga.made", made)
+        _end(self._span, error)
+
+
+class _Saga(SagaObserver):
+    """The spans of one saga on this worker."""
+
+    __slots__ = ("_around", "_claim", "_identity", "_last", "_name", "_parent", "_tracer")
+
+    def __init__(self, tracer: trace.Tracer, saga: Subject) -> None:
+        self._tracer = tracer
+        self._name = f"saga {saga.name}"
+        self._identity = _identity(saga)
+        self._parent = _context_of(saga.trace)
+        # Nothing but the saga's own context: what the worker's tasks were made in is no part of it.
+        self._around = Context() if self._parent is None else _around(self._parent)
+        self._claim: SpanContext | None = None
+        self._last: dict[tuple[str, str], SpanContext] = {}
+
+    def claimed(self) -> None:
+        span = self._begin(f"{self._name} claimed", self._links(self._parent), {})
+        span.end()
+        self._claim = span.get_span_context()
+
+    def settled(self, status: str) -> None:
+        last = next(reversed(self._last.values()), self._claim)
+        self._begin(f"{self._name} {status}", self._links(last), {"atone.saga.status": status}).end()
+
+    def attempt(self, what: Attempted) -> AttemptObserver:
+        same = (what.step, what.operation)
+        # A repeat points to the call before it, an undo or a probe to its action, a worker's first one to its claim.
+        before = self._last.get(same) or self._last.get((what.step, "action")) or self._claim
+        said = {"atone.step": what.step, "atone.operation": what.operation, "atone.attempt": what.attempt}
+        span = self._begin(f"{_VERBS[what.operation]} {what.step}", self._links(before), said)
+        self._last[same] = span.get_span_context()
+        return _Attempt(span)
+
+    def _begin(self, name: str, links: list[Link], said: dict[str, Any]) -> Span:
+        span = self._tracer.start_span(name, self._around, attributes=self._identity | said, links=links)
+        if self._parent is None and span.get_span_context().is_valid:
+            # Its starter had no telemetry, so the trace begins here.
+            self._parent = span.get_span_context()
+            self._around = _around(self._parent)
+        return span
+
+    @staticmethod
+    def _links(to: SpanContext | None) -> list[Link]:
+        return [] if to is None or not to.is_valid else [Link(to)]
+
+
+class _Attempt(AttemptObserver):
+    """One attempt's span, which is the current one while user code runs."""
+
+    __slots__ = ("_span", "_token", "trace")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._token = context.attach(trace.set_span_in_context(span, Context()))
+        self.trace = _text_of(span.get_span_context())
+
+    def returned(self) -> None:
+        context.detach(self._token)
+
+    def ended(self, outcome: str, seconds: float, error: str | None) -> None:
+        self._span.set_attribute("atone.outcome", outcome)
+        _end(self._span, error, failed=outcome not in _FINE)
+
+
+def _identity(saga: Subject) -> dict[str, Any]:
+    return {
+        "atone.saga.name": saga.name,
+        "atone.saga.version": saga.version,
+        "atone.saga.id": saga.saga_id,
+        "atone.tenant": saga.tenant,
+    }
+
+
+def _end(span: Span, error: str | None, *, failed: bool = True) -> None:
+    if error is not None:
+        span.set_attribute("error.type", error)
+        if failed:
+            span.set_status(Status(StatusCode.ERROR))
+    span.end()
+
+
+def _around(parent: SpanContext) -> Context:
+    return trace.set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def _context_of(text: str | None) -> SpanContext | None:
+    found = None if text is None else read_text(text)
+    if found is None:
+        return None
+    members = (member.partition("=") for member in found.tracestate.split(",") if member)
+    return SpanContext(
+        int(found.trace_id, 16),
+        int(found.span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED if found.sampled else TraceFlags.DEFAULT),
+        trace_state=TraceState([(key, value) for key, _, value in members]),
+    )
+
+
+def _text_of(found: SpanContext) -> str | None:
+    if not found.is_valid:
+        return None
+    ids = (trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id))
+    return TraceContext(*ids, found.trace_flags.sampled, found.trace_state.to_header()).text
