@@ -476,6 +476,103 @@ OUTSIDE = (
     ),
 )
 
+_WALKS = "test_usual::test_on_every_random_walk_the_usual_turn_is_what_the_rules_say"
+USUAL = (
+    Mutant(
+        "usual.py",
+        "saga.status is not _RUNNING or ",
+        "",
+        "a saga that undoes is not a usual one",
+        _WALKS,
+        checked=True,
+    ),
+    Mutant(
+        "usual.py",
+        "or saga.requests or",
+        "or",
+        "no usual turn overtakes a request",
+        _WALKS,
+        checked=True,
+    ),
+    Mutant(
+        "usual.py",
+        " or saga.deadline is not None:",
+        ":",
+        "a saga with a deadline is not a usual one",
+        _WALKS,
+    ),
+    Mutant(
+        "usual.py",
+        "if not plan.is_plain or plan.deadline_seconds is not None:",
+        "if not plan.is_plain:",
+        "a saga begins with its deadline",
+        _WALKS,
+    ),
+    Mutant(
+        "usual.py",
+        "saga.status is not _RUNNING or not plan.is_plain or",
+        "saga.status is not _RUNNING or",
+        "what is not a plain row is not a usual one",
+        _WALKS,
+    ),
+    Mutant(
+        "usual.py",
+        " or opened.attempt != attempt:",
+        ":",
+        "a usual success belongs to the attempt under way",
+        _WALKS,
+    ),
+    Mutant(
+        "usual.py",
+        " or opened.operation is not ACTION",
+        "",
+        "the success of an action does not end its probe",
+        _WALKS,
+    ),
+    Mutant(
+        "usual.py",
+        "deadline = step.name, now + step.timeout_seconds",
+        "deadline = step.name, now + step.timeout_seconds + 1",
+        "the usual turn says what the rules say",
+        _WALKS,
+    ),
+    Mutant(
+        "draft.py",
+        "state.action.started + 1, now + step.timeout_seconds",
+        "state.action.started + 1, now + step.timeout_seconds + 1",
+        "the rules say what the usual turn says",
+        _WALKS,
+    ),
+    Mutant(
+        "plan.py",
+        "one.does is Does.ACTION and not one.has_when and",
+        "one.does is Does.ACTION and",
+        "a plain plan has no conditions",
+        "test_usual::test_what_is_not_plain_is_left_to_the_rules",
+    ),
+    Mutant(
+        "plan.py",
+        "return all(at == 0 or at - 1 in before for",
+        "return all(True for",
+        "a plain plan is one row",
+        "test_usual::test_what_is_not_plain_is_left_to_the_rules",
+    ),
+    Mutant(
+        "decide.py",
+        "if type(fact) is facts.Succeeded and may_start and",
+        "if type(fact) is facts.Succeeded and",
+        "a draining worker begins nothing, usual or not",
+        "test_intent::test_a_draining_worker_records_outcomes_and_begins_nothing",
+    ),
+    Mutant(
+        "decide.py",
+        "    if may_start and (decision := usual_start",
+        "    if (decision := usual_start",
+        "a draining worker starts nothing, usual or not",
+        "test_intent::test_a_saga_that_was_inserted_without_intent_is_pending_until_somebody_takes_it",
+    ),
+)
+
 PAGES = (
     Mutant(
         "preview.py",
@@ -507,4 +604,4 @@ PAGES = (
     ),
 )
 
-MUTANTS: tuple[Mutant, ...] = (*PAGES, *INTENT, *UNKNOWN, *DIRECTION, *COMPENSATION, *PIVOT, *OUTSIDE)
+MUTANTS: tuple[Mutant, ...] = (*PAGES, *USUAL, *INTENT, *UNKNOWN, *DIRECTION, *COMPENSATION, *PIVOT, *OUTSIDE)

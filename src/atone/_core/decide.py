@@ -39,6 +39,7 @@ from atone._core.plan import Plan, Role
 from atone._core.records import new
 from atone._core.requests import answer_requests
 from atone._core.state import Cause, SagaState, SagaStatus, StepState, StepStatus
+from atone._core.usual import usual_start, usual_turn
 
 _NEEDS_ATTENTION = SagaStatus.NEEDS_ATTENTION
 
@@ -54,6 +55,13 @@ def decide(plan: Plan, saga: SagaState | None, fact: Fact, now: float, *, may_st
     """
     if saga is None or type(fact) is facts.StartRequested:
         return _begin(plan, saga, fact, now, may_start)
+    if type(fact) is facts.Succeeded and may_start and (decision := usual_turn(plan, saga, fact, now)) is not None:
+        return decision
+    return by_the_rules(plan, saga, fact, now, may_start)
+
+
+def by_the_rules(plan: Plan, saga: SagaState, fact: Fact, now: float, may_start: bool) -> Decision:
+    """Return what the rules say to a fact, be the turn a usual one or not."""
     draft = Draft(plan, saga, now, may_start)
     if not saga.status.is_final:
         _HEAR[type(fact)](draft, fact)
@@ -86,6 +94,13 @@ def _park_if_stuck(draft: Draft) -> None:
 def _begin(plan: Plan, saga: SagaState | None, fact: Fact, now: float, may_start: bool) -> Decision:
     if saga is not None or type(fact) is not facts.StartRequested:
         raise ValueError("A saga begins with StartRequested, once; load the saga before telling another fact.")
+    if may_start and (decision := usual_start(plan, fact, now)) is not None:
+        return decision
+    return start_by_the_rules(plan, fact, now, may_start)
+
+
+def start_by_the_rules(plan: Plan, fact: facts.StartRequested, now: float, may_start: bool) -> Decision:
+    """Return how the rules begin a saga."""
     deadline = None if plan.deadline_seconds is None else now + plan.deadline_seconds
     names = (fact.tenant, plan.name, plan.version, plan.plan_hash, fact.saga_id)
     started = new(SagaStarted, (*names, fact.input, deadline, fact.trace))

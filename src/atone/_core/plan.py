@@ -123,6 +123,13 @@ class Plan:
         return all(at == 0 or at - 1 in before for at, before in enumerate(self.predecessors))
 
     @cached_property
+    def is_plain(self) -> bool:
+        """Whether it is a row of actions that begin without a condition and without a deadline over their attempts."""
+        return self.is_row and all(
+            one.does is Does.ACTION and not one.has_when and one.deadline_seconds is None for one in self.steps
+        )
+
+    @cached_property
     def descendants(self) -> tuple[frozenset[int], ...]:
         """For each step the positions of all steps that come after it along the edges."""
         below: list[set[int]] = [set() for _ in self.steps]
