@@ -93,6 +93,13 @@ def test_in_every_story_the_usual_turn_is_what_the_rules_say(name: str) -> None:
     _held_together(STORIES[name])
 
 
+def test_the_usual_start_keeps_all_that_it_is_told() -> None:
+    """Each field with a value of its own, so that none can be lost or take another's place."""
+    told = facts.StartRequested(*(f"the {name}" for name in facts.StartRequested._fields))  # type: ignore[arg-type]
+    plan = saga_of(step("a"), step("b"))
+    assert repr(usual_start(plan, told, 1.0)) == repr(start_by_the_rules(plan, told, 1.0, True))
+
+
 @pytest.mark.parametrize(
     "plan",
     [

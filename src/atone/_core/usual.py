@@ -27,12 +27,12 @@ def usual_start(plan: Plan, fact: StartRequested, now: float) -> Decision | None
     """Return how a plain saga begins: with the intent of its first step."""
     if not plan.is_plain or plan.deadline_seconds is not None:
         return None
-    tenant, saga_id, payload = fact
+    tenant, saga_id, payload, trace = fact
     name = plan.name
-    started = new(SagaStarted, (tenant, name, plan.version, plan.plan_hash, saga_id, payload, None))
+    started = new(SagaStarted, (tenant, name, plan.version, plan.plan_hash, saga_id, payload, None, trace))
     intent, call, acting = _next(plan, 0, now)
     steps = (acting,) + (FRESH_STEP,) * (len(plan.steps) - 1)
-    saga = SagaState(_RUNNING, steps, 1, (), tenant, name, saga_id, payload)
+    saga = SagaState(_RUNNING, steps, 1, (), tenant, name, saga_id, payload, trace=trace)
     return new(Decision, ((started, intent), saga, (call,), None, False))
 
 
