@@ -40,7 +40,7 @@ from atone.errors import (
     UnknownSaga,
 )
 from atone.outcome import Outcome
-from atone.store import Query, Store, Summary, TurnResult
+from atone.store import Hint, Hinting, Query, Store, Summary, TurnResult
 from atone.stores import open_store
 
 __all__ = ["Handle", "Limits", "Orchestrator", "Receipt"]
@@ -112,6 +112,7 @@ class Orchestrator(Looking, Steering):
             worker = _made(self._runs, self._store, sagas, self._clock, self._limits, *listeners)
             self._waiting.open()
             await worker.open()
+            _listen(self._store, worker, self._waiting)
             self._worker = worker
         except BaseException:
             await self._leave()
@@ -377,6 +378,13 @@ def _made(
         return Starter(store, sagas, clock, limits, telemetry)
     settled, changed = waiting.heard, watchers.changed
     return Worker(store, sagas, clock, limits, on_settled=settled, on_changed=changed, telemetry=telemetry)
+
+
+def _listen(store: Store, worker: Worker | Starter, waiting: Waiting) -> None:
+    """Look at once when another process says that there is something, if the store can tell; polling suffices."""
+    if isinstance(store, Hinting):
+        told = {Hint.DUE: worker.hinted, Hint.SETTLED: waiting.hinted}
+        store.on_hint(lambda hint: told[hint]())
 
 
 def _query(status: SagaStatus | Sequence[SagaStatus] | None, limit: int, after: SagaInfo | None) -> Query:

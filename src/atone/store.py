@@ -8,7 +8,7 @@ written. Called by the runtime, by `Orchestrator` for look-ups, and by the comma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Protocol, Self, runtime_checkable
@@ -295,4 +295,23 @@ class Store(Protocol):
 
     async def find(self, query: Query) -> Sequence[Summary]:
         """Return the sagas that fit, in the order of their keys."""
+        ...
+
+
+class Hint(StrEnum):
+    """DUE: there may be a saga for a worker to take, or a request for one that it has. SETTLED: a saga may be over."""
+
+    DUE = "due"
+    SETTLED = "settled"
+
+
+@runtime_checkable
+class Hinting(Protocol):
+    """What a store may have beside the port: word from other processes, so that nobody waits for the next poll.
+
+    Any hint may be lost, come late or come for nothing; who hears it looks, as it would have soon anyway.
+    """
+
+    def on_hint(self, callback: Callable[[Hint], None]) -> None:
+        """Call `callback` in the event loop when another process says so, until the store is closed."""
         ...

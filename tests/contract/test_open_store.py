@@ -45,6 +45,7 @@ def test_the_memory_store_has_to_be_asked_for() -> None:
         ("sqlite:///", "sqlite:///relative.db"),
         ("sqlite:///:memory:", "memory://"),
         ("postgresql://host/db?statement_cache_size=many", "Write 0"),
+        ("postgresql://host/db?notify=perhaps", "Write notify=off"),
         ("postgresql://host/db?schema=pg_catalog", "letters, digits and _"),
     ],
 )
@@ -58,16 +59,16 @@ def test_a_postgresql_url_may_name_a_schema_and_a_pooler(monkeypatch: pytest.Mon
     """What is Atone's is taken out of the URL, the rest goes to the driver as it was written."""
     made: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(PostgresStore, "__init__", lambda self, dsn, **options: made.append((dsn, options)))
-    for rest in ("", "?schema=Orders&statement_cache_size=0&sslmode=verify-full&options=-c%20geqo%3Doff"):
+    for rest in ("", "?schema=Orders&notify=off&statement_cache_size=0&sslmode=verify-full&options=-c%20geqo%3Doff"):
         open_store(f"postgres://me:p%40ss@one:5432,two:5433/db{rest}", must_exist=bool(rest))
     assert made == [
         (
             "postgres://me:p%40ss@one:5432,two:5433/db",
-            {"schema": "atone", "migrate": True, "statement_cache_size": 100},
+            {"schema": "atone", "migrate": True, "statement_cache_size": 100, "notify": True},
         ),
         (
             "postgres://me:p%40ss@one:5432,two:5433/db?sslmode=verify-full&options=-c%20geqo%3Doff",
-            {"schema": "Orders", "migrate": False, "statement_cache_size": 0},
+            {"schema": "Orders", "migrate": False, "statement_cache_size": 0, "notify": False},
         ),
     ]
 

@@ -4,60 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from atone import Completed, Orchestrator
-from atone.orchestrator import Limits
+from atone import Completed
+from tests.postgres.site import LEFT, Site
 from tests.runtime.world import run
 from tests.servers.deliveries import Deliver, DeliverFaster, Fetch, Parcel, calls, steps
-from tests.servers.postgres import Bench, Place, until
-from tests.servers.workers import worker
-
-LEFT = "SELECT status, owner, wake_at <= extract(epoch FROM clock_timestamp()) FROM sagas WHERE saga_id = %s"
-
-
-class Site:
-    """A database, the folder that its processes share, and the ways to ask both."""
-
-    def __init__(self, place: Place, folder: Path) -> None:
-        self.place, self.folder = place, folder
-        self.url = f"{place.bench.worker_url}?schema={place.schema}"
-
-    def open(self, gate: str) -> None:
-        (self.folder / f"{gate}.gate").touch()
-
-    def worker(self, *arguments: str, **more: Any) -> Any:
-        return worker(self.url, self.folder, *arguments, **more)
-
-    async def called(self, saga_id: str, name: str, times: int = 1) -> None:
-        """Wait until a step of a saga was called this often."""
-        await until(lambda: steps(self.folder, saga_id).count(name) >= times)
-
-    async def after(self, seconds: float) -> None:
-        """Let the database's clock go on; a lease of less than that would have ended."""
-        (began,) = self.place.sql("SELECT clock_timestamp()")
-        await until(
-            lambda: bool(self.place.sql(f"SELECT clock_timestamp() > %s + interval '{seconds} s'", *began)[0][0])
-        )
-
-    def owner_of(self, saga_id: str) -> str | None:
-        ((owner,),) = self.place.sql("SELECT owner FROM sagas WHERE saga_id = %s", saga_id)
-        return owner
-
-    def dead(self) -> set[int]:
-        """Return the pids whose worker ids are dead."""
-        return {int(name.split("-")[0]) for (name,) in self.place.sql("SELECT id FROM workers WHERE dead")}
-
-    @asynccontextmanager
-    async def starter(self, *sagas: Any) -> AsyncIterator[Orchestrator]:
-        limits = Limits(poll_seconds=0.05)
-        async with Orchestrator(self.url, sagas=list(sagas or [Deliver(), Fetch()]), runs=False, limits=limits) as one:
-            yield one
+from tests.servers.postgres import Bench, until
 
 
 @pytest.fixture

@@ -93,9 +93,11 @@ class WorkerProcess:
 
 
 @contextmanager
-def worker(url: str, folder: Path, *arguments: str, sagas: str = "first", **more: Any) -> Generator[WorkerProcess]:
+def worker(
+    url: str, folder: Path, *arguments: str, sagas: str = "first", poll: float = 0.1, **more: Any
+) -> Generator[WorkerProcess]:
     """Run a worker while the block lasts; it has begun when the block does."""
-    options = ("--store", url, "--poll", "0.1", *arguments)
+    options = ("--store", url, "--poll", str(poll), *arguments)
     process = subprocess.Popen(
         [COMMAND, "worker", f"{TARGETS}:{sagas}", *options],
         stdin=subprocess.DEVNULL,

@@ -59,6 +59,10 @@ class Outcomes:
             if not future.done():
                 future.set_result(state)
 
+    def look(self) -> None:
+        """Ask the store at once."""
+        self._asked.set()
+
     def close(self, error: Exception) -> None:
         """Tell everybody that nobody will answer here any more; the sagas are not concerned."""
         if self._task is not None:

@@ -88,6 +88,11 @@ class Waiting:
         if is_settled(state) and self._outcomes is not None:
             self._outcomes.settle(key, state)
 
+    def hinted(self) -> None:
+        """Look at once for sagas that other processes may have settled, instead of at the next poll."""
+        if self._outcomes is not None:
+            self._outcomes.look()
+
     async def refuse_uncommitted(self, key: bytes) -> None:
         """Raise UnknownSaga if the transaction that started the saga is not committed."""
         self._open()

@@ -246,6 +246,7 @@ def worker(
     fleet: Fleet = _FLEET,
     store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as postgresql://...")] = None,
     migrate: Annotated[bool, Parameter(negative=(), help="Bring the tables up to date first.")] = False,
+    notify: Annotated[bool, Parameter(help="Hear at once what other processes leave, not at a poll.")] = True,
     codec: Annotated[str | None, Parameter(help="package.module:name of the codec, if there is one.")] = None,
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "info",
     json: Annotated[bool, Parameter(negative=(), help="Say in JSON what went wrong.")] = False,
@@ -254,7 +255,15 @@ def worker(
     if not targets:
         raise Stop(Exit.USAGE, "usage", "Say what to run. Add: package.module:sagas")
     limits = fleet.limits()
-    job = Job(targets=targets, store=store, migrate=migrate, codec=codec, log_level=log_level, limits=limits)
+    job = Job(
+        targets=targets,
+        store=store,
+        migrate=migrate,
+        notify=notify,
+        codec=codec,
+        log_level=log_level,
+        limits=limits,
+    )
     return asyncio.run(work(job))
 
 
@@ -275,12 +284,12 @@ def migrate_(
 
 def _change(where: Where, wish: Wish) -> Exit:
     checked(wish)  # before the store is looked for: a missing reason is the nearer mistake
-    return _with_store(where, lambda out, store: change(out, store, where.tenant, wish))
+    return _with_store(where, lambda out, store: change(out, store, where.tenant, wish), notify=True)
 
 
-def _with_store(where: Where, work: Callable[[Output, Store], Awaitable[Exit]]) -> Exit:
+def _with_store(where: Where, work: Callable[[Output, Store], Awaitable[Exit]], *, notify: bool = False) -> Exit:
     async def within() -> Exit:
-        async with opened(where.store) as store:
+        async with opened(where.store, notify=notify) as store:
             return await work(Output(where.json), store)
 
     return asyncio.run(within())

@@ -21,16 +21,16 @@ _SEPARATOR = "/"
 
 
 @asynccontextmanager
-async def opened(url: str | None) -> AsyncGenerator[Store]:
-    """Open the store that is there; a look never makes one."""
-    async with named(url, must_exist=True) as store:
+async def opened(url: str | None, *, notify: bool = False) -> AsyncGenerator[Store]:
+    """Open the store that is there; a look never makes one, and tells nobody."""
+    async with named(url, must_exist=True, notify=notify) as store:
         yield store
 
 
-def named(url: str | None, *, must_exist: bool) -> Store:
+def named(url: str | None, *, must_exist: bool, notify: bool = True) -> Store:
     """Return the store that the command line names, not opened yet."""
     try:
-        return open_store(checked_url(url), must_exist=must_exist)
+        return open_store(checked_url(url), must_exist=must_exist, notify=notify)
     except StoreUnavailable:
         raise
     except StoreError as wrong:

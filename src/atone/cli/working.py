@@ -37,6 +37,7 @@ class Job:
     targets: Sequence[str]
     store: str | None
     migrate: bool
+    notify: bool = True
     codec: str | None = None
     log_level: str = "info"
     limits: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -44,7 +45,7 @@ class Job:
 
 async def work(job: Job) -> Exit:
     """Run a worker until a signal comes."""
-    store = named(job.store, must_exist=not job.migrate)
+    store = named(job.store, must_exist=not job.migrate, notify=job.notify)
     with _signals() as stop:
         async with AsyncExitStack() as stack:
             codec = None if job.codec is None else codec_of(job.codec)

@@ -22,11 +22,12 @@ _SWITCH = {"on": True, "off": False}
 _SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database or memory://"
 
 
-def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = False) -> Store:
+def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = False, notify: bool = True) -> Store:
     """Return the store that `url` names, not opened yet: `async with open_store(url) as store`.
 
     `sqlite:///orders.db` is relative to the working directory, `sqlite:////var/lib/orders.db` is absolute. `memory://`
     forgets everything with the process, so it wants `allow_volatile=True`. With `must_exist` a look makes no new store.
+    Without `notify` other processes are not told of anything, nor listened to.
 
     `postgresql://user:password@host:5432/database` takes several hosts, the driver's own parameters, and of Atone's
     `?schema=` (atone), `?notify=off` for one that only polls, and `?statement_cache_size=0` for a pooler that gives
@@ -48,7 +49,7 @@ def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = Fal
 
             return MemoryStore(allow_volatile=allow_volatile)
         case "postgres" | "postgresql":
-            return _postgres(url, must_exist)
+            return _postgres(url, must_exist, notify)
         case _:
             raise StoreError(f"No store is called {scheme!r}. Write one of {_SCHEMES}.")
 
@@ -72,11 +73,12 @@ def _sqlite(url: str, rest: str, must_exist: bool) -> Store:
     return SqliteStore(path)
 
 
-def _postgres(url: str, must_exist: bool) -> Store:
+def _postgres(url: str, must_exist: bool, notify: bool) -> Store:
     _refuse_without_asyncpg()
     from atone.stores.postgres import PostgresStore
 
     dsn, schema, options = _read_postgres_url(url)
+    options["notify"] = notify and options["notify"]
     return PostgresStore(dsn, schema=schema, migrate=not must_exist, **options)
 
 

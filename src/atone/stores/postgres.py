@@ -8,7 +8,7 @@ and by `open_store`. Needs the `postgres` extra.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
@@ -23,6 +23,7 @@ from atone.store import (
     Claimed,
     Delivered,
     Delivery,
+    Hint,
     Lease,
     Loaded,
     Query,
@@ -36,6 +37,7 @@ from atone.stores._postgres_commit import commit
 from atone.stores._postgres_definitions import learn_number
 from atone.stores._postgres_errors import code_of, translated, unreached
 from atone.stores._postgres_foreign import foreign
+from atone.stores._postgres_hints import Hints, Speaking, hints_of
 from atone.stores._postgres_line import Connection, Line, Lines
 from atone.stores._postgres_place import CLOCK_SQL, Place
 from atone.stores._postgres_thread import LineThread
@@ -62,11 +64,12 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 
 
 class _Lines(NamedTuple):
-    """The connections of a store that is open."""
+    """The connections of a store that is open; `hints` if it is to tell and hear some."""
 
     commits: Line
     others: Lines
     leases: LineThread
+    hints: Hints | None
 
 
 class PostgresStore:
@@ -75,8 +78,10 @@ class PostgresStore:
     `dsn` may name several hosts (`host1:5432,host2:5432`): the one that takes writes is used. With `migrate=False` the
     tables have to be there. `statement_seconds` is how long a statement may take; keep it below a third of the lease.
     `statement_cache_size=0` is for a pooler that gives each transaction another connection; it leaves the session's
-    settings alone too, so set them for the login. `clock_sql` is an expression for epoch seconds; a test passes its own
-    to move time by hand. A row of more than `row_bytes_max` is refused.
+    settings alone too, so set them for the login. `notify` tells other processes when there is something for them, and
+    hears them, on a connection of its own; without it, and behind such a pooler, they find it by polling. `clock_sql`
+    is an expression for epoch seconds; a test passes its own to move time by hand. A row of more than `row_bytes_max`
+    is refused.
     """
 
     def __init__(
@@ -99,6 +104,8 @@ class PostgresStore:
         self._readers = readers
         self._statement_seconds = statement_seconds
         self._statement_cache_size = statement_cache_size
+        # A pooler that gives each transaction another connection lets nobody listen.
+        self._notifies = notify and statement_cache_size > 0
         self._row_bytes_max = row_bytes_max
         self._identity = ""
         self._lines: _Lines | None = None
@@ -127,6 +134,7 @@ class PostgresStore:
             Line(partial(self._dial, self._statement_seconds / 6), self._where),
             Lines(patient, self._where, self._readers),
             LineThread(patient, self._where),
+            Hints(self._dial_for_hints, self._place.schema, self._where) if self._notifies else None,
         )
         await lines.leases.open()
         return lines
@@ -138,6 +146,8 @@ class PostgresStore:
         try:
             if lines is not None:
                 await asyncio.gather(lines.commits.close(), lines.others.close(), lines.leases.close())
+                if lines.hints is not None:
+                    await lines.hints.close()
         finally:
             self._entered = False
 
@@ -147,9 +157,13 @@ class PostgresStore:
         )
 
     async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
-        return await self._open.commits.do(
+        opened = self._open
+        results = await opened.commits.do(
             lambda session: commit(session, self._place, worker, turns, self._row_bytes_max)
         )
+        if opened.hints is not None:
+            opened.hints.tell(hints_of(turns))
+        return results
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
         joined = foreign(connection)
@@ -185,9 +199,13 @@ class PostgresStore:
         return await self._open.others.do(lambda session: _postgres_claim.claim(session, self._place, wish))
 
     async def deliver(self, delivery: Delivery) -> Delivered:
-        return await self._open.others.do(
+        opened = self._open
+        delivered = await opened.others.do(
             lambda session: _postgres_requests.deliver(session, self._place, delivery, self._statement_seconds)
         )
+        if opened.hints is not None and delivered is Delivered.APPENDED:
+            opened.hints.tell((Hint.DUE,))
+        return delivered
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._open.others.do(lambda session: _postgres_read.find(session, self._place, query))
@@ -196,11 +214,21 @@ class PostgresStore:
         """Count the unfinished sagas by name and status."""
         return await self._open.others.do(lambda session: _postgres_read.census(session, self._place))
 
+    def on_hint(self, callback: Callable[[Hint], None]) -> None:
+        """Call back when another process has left something; see `atone.store.Hinting`."""
+        hints = self._open.hints
+        if hints is not None:
+            hints.listen(callback)
+
     @property
     def _open(self) -> _Lines:
         if self._lines is None:
             raise StoreClosed(f"The store {self._where} is not open. Enter it with `async with` first.")
         return self._lines
+
+    async def _dial_for_hints(self) -> Speaking:
+        seconds = self._statement_seconds + 1
+        return cast("Speaking", await _connect(self._dsn, connect_seconds=seconds, command_timeout=seconds))
 
     async def _dial(self, lock_seconds: float) -> Connection:
         # The server's own patience ends first: its answer says that nothing was written, silence would say nothing.
