@@ -6,7 +6,7 @@ not change what passes through. Used by `throughput` on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -16,6 +16,7 @@ import msgspec
 
 from atone import Orchestrator
 from atone.store import (
+    NO_LIMITS,
     Claimed,
     Delivered,
     Delivery,
@@ -76,7 +77,7 @@ class WatchedStore:
             self.worker, self.plans = worker, register
         return self._inner.renew(worker, lease_seconds, register=register)
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         self.batches += 1
         self.turns += len(turns)
         if self._keep:
@@ -97,9 +98,10 @@ class WatchedStore:
         known: Collection[bytes],
         limit: int,
         lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         return await self._inner.claim(
-            worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds
+            worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds, limits=limits
         )
 
     async def deliver(self, delivery: Delivery) -> Delivered:

@@ -88,7 +88,9 @@ async def _start(orchestrator: Orchestrator, ids: Sequence[str] | range, prefix:
 
 
 def _worker(orchestrator: Orchestrator) -> Worker:
-    return orchestrator._open_worker()  # pyright: ignore[reportPrivateUsage]
+    worker = orchestrator._open_worker()  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(worker, Worker), "it runs what it starts"
+    return worker
 
 
 async def _wake(orchestrator: Orchestrator, ids: range) -> tuple[float, float, list[float]]:

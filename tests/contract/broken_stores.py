@@ -147,7 +147,7 @@ class NothingIsTooLarge(Broken):
 
 
 class OneBadTurnSpoilsTheBatch(Broken):
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         kept = copy.deepcopy((self._sagas, self._keys, self._early))
         results = await super().commit(worker, turns)
         if any(result is not APPLIED for result in results):
@@ -156,17 +156,17 @@ class OneBadTurnSpoilsTheBatch(Broken):
 
 
 class ResultsComeInAnyOrder(Broken):
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         return sorted(await super().commit(worker, turns))
 
 
 class LargeBatchesAreCut(Broken):
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         return [*await super().commit(worker, turns[:5]), *[APPLIED] * len(turns[5:])]
 
 
 class NothingToDoIsAnError(Broken):
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         return [*await super().commit(worker, turns)] or [APPLIED]
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 from atone.errors import StoreUnavailable, WorkerDead
 from atone.store import (
+    NO_LIMITS,
     Claimed,
     Delivered,
     Delivery,
@@ -73,7 +74,7 @@ class InsistentStore:
                 return Lease(0.0, 0.0)  # retired by the try before, whose answer was lost
         raise AssertionError(f"There was no definite answer in {TRIES_MAX} tries.")
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         return (await self._until_definite(lambda: self.inner.commit(worker, turns)))[0]
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
@@ -90,11 +91,12 @@ class InsistentStore:
         known: Collection[bytes],
         limit: int,
         lease_seconds: float,
+        limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         before = self._dead_letters()
         claimed, was_lost = await self._until_definite(
             lambda: self.inner.claim(
-                worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds
+                worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds, limits=limits
             )
         )
         return claimed._replace(dead_letters=self._dead_letters() - before) if was_lost else claimed

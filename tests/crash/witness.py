@@ -66,7 +66,7 @@ class Witness:
     ) -> None:
         await self.inner.__aexit__(kind, error, trace)
 
-    async def commit(self, worker: str, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         begun = time.time()
         try:
             results = await self.inner.commit(worker, turns)
