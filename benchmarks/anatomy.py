@@ -167,8 +167,8 @@ def _place(kind: str) -> Generator[Callable[[], Store], None, None]:
         with TemporaryDirectory(prefix="atone-anatomy-") as folder:
             yield lambda: SqliteStore(Path(folder) / "anatomy.db")
         return
-    with databases() as server:
-        dsn = server.url(server.new())
+    with databases() as server, server.one() as name:
+        dsn = server.url(name)
         yield lambda: PostgresStore(dsn)
 
 

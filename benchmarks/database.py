@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -62,16 +63,21 @@ class Databases:
         """The number of the server's first process; the others are below it."""
         return self._server.pid
 
-    def new(self) -> str:
-        """Make an empty database and return its name; what was written before is flushed, so it disturbs no longer."""
+    @property
+    def programs(self) -> Path:
+        """The folder with PostgreSQL's programs, of the server's version."""
+        return self._server.bin_dir
+
+    @contextmanager
+    def one(self) -> Generator[str, None, None]:
+        """Make an empty database, give its name, and remove it. What was written before is flushed first."""
         name = next(self._names)
         self._ask(f"CREATE DATABASE {name}")
-        self._ask("CHECKPOINT")
-        return name
-
-    def drop(self, name: str) -> None:
-        """Remove a database that nobody uses any more."""
-        self._ask(f"DROP DATABASE {name} WITH (FORCE)")
+        try:
+            self._ask("CHECKPOINT")
+            yield name
+        finally:
+            self._ask(f"DROP DATABASE {name} WITH (FORCE)")
 
     def url(self, name: str) -> str:
         """Return where a client finds a database."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 
 from benchmarks.database import Counters, Databases
 from benchmarks.guarded import guarded
@@ -37,25 +38,31 @@ def run(
     environment: Mapping[str, str] | None = None,
     place: tuple[Databases, str] | None = None,
 ) -> Run:
-    """Run a command that speaks as `load` does, in the repository's folder, beside the database at `place`."""
-    with guarded(
-        command, cwd=ROOT, environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None
-    ) as process:
+    """Run a command that speaks as `load` does, in the repository's folder, beside the database at `place`.
+
+    Raises:
+        RunFailed: It came to no result.
+    """
+    with (
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as words,
+        guarded(
+            command, cwd=ROOT, environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words
+        ) as process,
+    ):
         assert process.stdin is not None, "it is a pipe"
         assert process.stdout is not None, "it is a pipe"
         before: Counters | None = None
         loaded: Loaded | None = None
-        said: list[str] = []
         for line in process.stdout:
             if line.strip() == READY:
                 before = None if place is None else place[0].counters(place[1])
                 process.stdin.write("go\n")
                 process.stdin.flush()
             loaded = told(line) or loaded
-            said.append(line)
         process.wait()
-    if loaded is None:
-        raise RunFailed(f"{' '.join(command[:4])} ended without a result. {''.join(said[-5:]).strip()}")
+        if loaded is None:
+            words.seek(0)
+            raise RunFailed(f"no result; its last words: {words.read().strip().rpartition(chr(10))[2][-300:]}")
     if place is None or before is None:
         return Run(loaded)
     return Run(loaded, place[0].settled(place[1]).since(before))

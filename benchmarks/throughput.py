@@ -59,7 +59,7 @@ class Sides:
         """Run one side once."""
         if self._server is None:
             return run(_command(task))
-        with _database(self._server) as name:
+        with self._server.one() as name:
             dsn, pid = self._server.url(name), self._server.server_pid
             there = msgspec.structs.replace(task, dsn=dsn, server_pid=pid)
             return run(_command(there), place=(self._server, name))
@@ -67,15 +67,6 @@ class Sides:
 
 def _command(task: Task) -> list[str]:
     return [sys.executable, "-m", "benchmarks.side", msgspec.json.encode(task).decode()]
-
-
-@contextmanager
-def _database(server: Databases) -> Generator[str, None, None]:
-    name = server.new()
-    try:
-        yield name
-    finally:
-        server.drop(name)
 
 
 @contextmanager
@@ -125,11 +116,12 @@ def _turns_of(runs: list[Run], prefix: str = "") -> dict[str, float]:
     }
 
 
-def _levels(text: str) -> list[int]:
-    levels = [int(level) for level in text.split(",")]
-    if any(not 1 <= level <= 9999 for level in levels):
+def levels(text: str) -> list[int]:
+    """Return the levels of `--inflight`."""
+    found = [int(level) for level in text.split(",")]
+    if any(not 1 <= level <= 9999 for level in found):
         raise argparse.ArgumentTypeError("each level must be 1 to 9999 sagas in flight")
-    return levels
+    return found
 
 
 def _options() -> argparse.Namespace:
@@ -137,7 +129,7 @@ def _options() -> argparse.Namespace:
         description="Measure sagas a second, beside the same rows written without an engine."
     )
     parser.add_argument("--store", choices=STORES, default="sqlite")
-    parser.add_argument("--inflight", type=_levels, default=[1, 100, 1000], help="levels, such as 1,100,1000")
+    parser.add_argument("--inflight", type=levels, default=[1, 100, 1000], help="levels, such as 1,100,1000")
     parser.add_argument("--workload", choices=WORKLOADS, default="order", help="compensate: the third step rejects")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of runs at each level (default 5)")
     parser.add_argument("--seconds", type=float, default=4.0, help="measured in each run (default 4)")

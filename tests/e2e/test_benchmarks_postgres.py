@@ -47,7 +47,8 @@ async def _by_floor(dsn: str, workload: str, clients: int) -> tuple[FloorPostgre
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_the_floor_writes_each_event_of_each_saga(server: Databases, workload: str) -> None:
     """Five rows a saga, or seven with two undos, in one transaction for all that are under way."""
-    floor, sagas = asyncio.run(_by_floor(server.url(server.new()), workload, 7))
+    with server.one() as name:
+        floor, sagas = asyncio.run(_by_floor(server.url(name), workload, 7))
     assert sagas == [EVENTS[workload]] * 7
     assert floor.turns == 7 * len(EVENTS[workload])
     assert floor.batches == len(EVENTS[workload])
