@@ -24,7 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 from atone import Orchestrator
-from atone._runtime import runner, worker
+from atone._runtime import runner, starter
 from atone._runtime.bound import BoundSaga
 from atone._runtime.committer import Committer
 from atone._runtime.invoke import Invoker
@@ -46,7 +46,7 @@ TOP = 40
 # there any more is named in the report, and its time stands in the part around it.
 _TIMED: tuple[tuple[str, Any, str], ...] = (
     ("decide", runner, "decide"),
-    ("decide", worker, "decide"),
+    ("decide", starter, "decide"),
     ("encode rows", runner, "encode_entries"),
     ("payloads", Schema, "encode"),
     ("payloads", Schema, "decode"),

@@ -74,7 +74,7 @@ def test_both_sides_are_counted_as_the_database_counts_them(server: Databases, s
     one = both.run(Task(side, "order", 3, 0.1, 0.5))
     assert one.counted is not None
     assert one.loaded.turns == one.loaded.sagas * (STEPS + (1 if side == "atone" else 2))
-    assert 0 <= one.counted.transactions - one.loaded.batches <= 40
+    assert 0 <= one.counted.transactions - one.loaded.batches <= 100
     assert one.counted.wal_bytes > one.loaded.turns * 50
     assert one.loaded.cpu_seconds > 0
     assert one.loaded.server_cpu_seconds > 0
