@@ -39,11 +39,19 @@ class InsistentStore:
     def __init__(self, inner: Store, dead_letters: Callable[[], int]) -> None:
         self.inner = inner
         self.repeats = 0
+        self._under_way = 0
         self._dead_letters = dead_letters
         self._answered: set[tuple[str, str, str, str]] = set()
 
     async def _until_definite(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Return the answer, and whether an earlier one was lost."""
+        self._under_way += 1
+        try:
+            return await self._repeated(call)
+        finally:
+            self._under_way -= 1
+
+    async def _repeated(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         for tries in range(TRIES_MAX):
             try:
                 return await call(), tries > 0
@@ -59,6 +67,8 @@ class InsistentStore:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        while self._under_way:  # noqa: ASYNC110 - calls under way end first, with a definite answer
+            await asyncio.sleep(0.002)
         await self.inner.__aexit__(kind, error, trace)
 
     def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
@@ -96,7 +106,12 @@ class InsistentStore:
         before = self._dead_letters()
         claimed, was_lost = await self._until_definite(
             lambda: self.inner.claim(
-                worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds, limits=limits
+                worker,
+                definitions=definitions,
+                known=known,
+                limit=limit,
+                lease_seconds=lease_seconds,
+                limits=limits,
             )
         )
         return claimed._replace(dead_letters=self._dead_letters() - before) if was_lost else claimed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ def test_store(check: Check, make: Callable[[Path], Subject], tmp_path: Path) ->
 def test_store_on_postgres(check: Check, name: str, postgres_bench_of: Callable[[str], Bench]) -> None:
     """One sentence of the contract holds for PostgreSQL, with a worker's rights and no more."""
     asyncio.run(check(postgres_bench_of(name).shared_place().subject))
+
+
+@pytest.mark.parametrize("check", STORE_CHECKS, ids=repr)
+def test_store_on_a_postgres_without_notify(check: Check, postgres_bench: Bench) -> None:
+    """Nothing rests on a notification: the whole contract holds without any."""
+    asyncio.run(check(partial(postgres_bench.shared_place().subject, notify=False)))
 
 
 @pytest.mark.parametrize("check", STORE_CHECKS, ids=repr)

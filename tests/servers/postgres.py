@@ -115,9 +115,9 @@ class Place:
         options = {"row_bytes_max": ROW_BYTES_MAX, "migrate": False, **options}
         return PostgresStore(dsn or self.bench.worker_url, schema=self.schema, **options)
 
-    def subject(self) -> Subject:
-        """Return what the contract wants to know."""
-        return Subject(self.store(), self.advance, ROW_BYTES_MAX, self.join)
+    def subject(self, **options: Any) -> Subject:
+        """Return what the contract wants to know, of a store with these options."""
+        return Subject(self.store(**options), self.advance, ROW_BYTES_MAX, self.join)
 
     @contextmanager
     def join(self) -> Iterator[Joined]:
