@@ -78,7 +78,7 @@ INTENT = (
 UNKNOWN = (
     Mutant(
         "forward.py",
-        "if step.has_compensation and (state.doubt or state.status is StepStatus.SUCCEEDED)",
+        "if step.has_compensation and (state.doubt or state.status is SUCCEEDED)",
         "if step.has_compensation and state.status is StepStatus.SUCCEEDED",
         "going backward, an unknown step is compensated",
         "test_unknown::test_a_step_that_gave_up_in_doubt_is_compensated",
@@ -180,10 +180,9 @@ DIRECTION = (
     ),
     Mutant(
         "decide.py",
-        "    elif _needs_nothing(draft, fact.step):\n        return\n    elif fact.operation is Operation.PROBE:\n"
-        "        _probe_failed(draft, fact.step)\n    elif step.role is Role.RETRIABLE:",
-        "    elif fact.operation is Operation.PROBE:\n"
-        "        _probe_failed(draft, fact.step)\n    elif step.role is Role.RETRIABLE:",
+        "    elif _needs_nothing(draft, fact.step):\n        return\n    elif fact.operation is PROBE:\n"
+        "        _probe_failed(draft, fact.step)\n    elif step.role is RETRIABLE:",
+        "    elif fact.operation is PROBE:\n        _probe_failed(draft, fact.step)\n    elif step.role is RETRIABLE:",
         "the direction is decided once",
         "test_direction::test_the_direction_is_decided_once",
         checked=True,
@@ -198,7 +197,7 @@ DIRECTION = (
     ),
     Mutant(
         "backward.py",
-        "        if _is_forward_call(state):\n",
+        "        if state.open is not None and state.open.operation is not COMPENSATION:\n",
         "        if False:\n",
         "running siblings are waited for",
         "test_direction::test_nothing_is_undone_while_a_sibling_is_under_way",
@@ -222,15 +221,15 @@ DIRECTION = (
     ),
     Mutant(
         "forward.py",
-        "if step.has_compensation and (state.doubt or state.status is StepStatus.SUCCEEDED)",
-        "if step.has_compensation and state.open is None and (state.doubt or state.status is StepStatus.SUCCEEDED)",
+        "if step.has_compensation and (state.doubt or state.status is SUCCEEDED)",
+        "if step.has_compensation and state.open is None and (state.doubt or state.status is SUCCEEDED)",
         "a step that is being probed at the turn is on the list",
         "test_found::test_a_probe_open_at_the_cancel_left_its_step_off_the_list",
         checked=True,
     ),
     Mutant(
         "decide.py",
-        '    elif step.role is not Role.COMPENSATABLE:\n        draft.record(AttentionRaised(fact.step, "it landed',
+        '    elif step.role is not COMPENSATABLE:\n        draft.record(AttentionRaised(fact.step, "it landed',
         '    elif False:\n        draft.record(AttentionRaised(fact.step, "it landed',
         "a pivot that landed after the turn is noticed",
         "test_found::test_a_pivot_that_landed_after_it_was_denied_went_unnoticed",
@@ -255,14 +254,14 @@ COMPENSATION = (
     ),
     Mutant(
         "backward.py",
-        "        if state.open is None and not halted and _is_next(draft, name):",
+        "        if state.open is None and not halted and _is_next(draft, at):",
         "        if state.open is None and not halted:",
         "reverse order",
         "test_compensation::test_undos_run_in_reverse_order_one_after_the_other",
     ),
     Mutant(
         "backward.py",
-        "    return any(state.status is StepStatus.COMPENSATION_FAILED and state.waived is None for state in steps)",
+        "    return any(state.status is _GAVE_UP and state.waived is None for state in steps)",
         "    return False",
         "halt stops the others",
         "test_compensation::test_halt_stops_at_the_first_compensation_that_gives_up",
@@ -310,10 +309,10 @@ COMPENSATION = (
 PIVOT = (
     Mutant(
         "forward.py",
-        "    if step.role is Role.COMPENSATABLE:\n        draft.record(StepGaveUp(step.name))\n        turn_back",
-        "    if step.role is not Role.RETRIABLE:\n        at = draft.plan.index[step.name]\n"
+        "    if step.role is COMPENSATABLE:\n        draft.record(StepGaveUp(step.name))\n        turn_back",
+        "    if step.role is not RETRIABLE:\n        at = draft.plan.index[step.name]\n"
         "        calm = state._replace(doubt=False, status=StepStatus.FAILED)\n"
-        "        if step.role is Role.PIVOT:\n"
+        "        if draft.plan.pivot == at:\n"
         "            draft.steps[at] = calm\n"
         "        draft.record(StepGaveUp(step.name))\n        turn_back",
         "an unknown pivot is never guessed",
@@ -322,23 +321,23 @@ PIVOT = (
     ),
     Mutant(
         "forward.py",
-        "return pivot.open is not None or pivot.doubt or pivot.status is StepStatus.SUCCEEDED",
-        "return pivot.open is not None or pivot.status is StepStatus.SUCCEEDED",
+        "return pivot.open is not None or pivot.doubt or pivot.status is SUCCEEDED",
+        "return pivot.open is not None or pivot.status is SUCCEEDED",
         "a cancel turns no pivot in doubt back",
         "test_pivot::test_a_cancel_meeting_a_pivot_in_doubt_turns_nothing_back",
         checked=True,
     ),
     Mutant(
         "forward.py",
-        "return pivot.open is not None or pivot.doubt or pivot.status is StepStatus.SUCCEEDED",
-        "return pivot.doubt or pivot.status is StepStatus.SUCCEEDED",
+        "return pivot.open is not None or pivot.doubt or pivot.status is SUCCEEDED",
+        "return pivot.doubt or pivot.status is SUCCEEDED",
         "a deadline or a cancel turns no pivot under way back",
         "test_pivot::test_a_deadline_that_passes_during_the_pivot_turns_nothing_back",
         checked=True,
     ),
     Mutant(
         "decide.py",
-        "    elif step.role is Role.PIVOT and state.doubt:",
+        "    elif step.role is PIVOT and state.doubt:",
         "    elif False:",
         "a pivot in doubt that is rejected is not turned back",
         "test_pivot::test_a_pivot_in_doubt_that_is_rejected_is_not_turned_back",
@@ -346,7 +345,7 @@ PIVOT = (
     ),
     Mutant(
         "forward.py",
-        "for_ever = step.role is Role.RETRIABLE",
+        "for_ever = step.role is RETRIABLE",
         "for_ever = False",
         "after the pivot a step is repeated for ever",
         "test_pivot::test_after_the_pivot_a_step_is_repeated_for_ever",

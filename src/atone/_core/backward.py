@@ -14,40 +14,45 @@ from atone._core.journal import CompensationGaveUp, RetryScheduled, SagaEnded
 from atone._core.plan import Plan, StepPlan
 from atone._core.state import SagaStatus, StepState, StepStatus
 
+# A member is looked up by the enum's own code at every use.
+_COMPENSATED = StepStatus.COMPENSATED
+_GAVE_UP = StepStatus.COMPENSATION_FAILED
+_FAILED = StepStatus.FAILED
+
 
 def roll_back(draft: Draft) -> None:
     """Undo what is next in reverse order; end the saga when the list is done."""
     for state in draft.steps:
-        if _is_forward_call(state):
+        if state.open is not None and state.open.operation is not COMPENSATION:
             # A sibling is under way. Its outcome joins the list, and order binds the rest, so nothing is undone yet.
             return
     is_done = True
     halted = is_halted(draft.plan, draft.steps)
     for name in draft.rollback:
-        step, state = draft.at(name)
+        at = draft.plan.index[name]
+        state = draft.steps[at]
         if is_settled(state):
             continue
         is_done = False
-        if state.open is None and not halted and _is_next(draft, name):
-            _undo_when_due(draft, step, state)
+        if state.open is None and not halted and _is_next(draft, at):
+            _undo_when_due(draft, draft.plan.steps[at], state)
     if is_done:
         _end(draft)
 
 
 def is_settled(state: StepState) -> bool:
     """Whether nothing more is done about undoing this step, unless an operator asks."""
-    return (
-        state.status in (StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED)
-        or state.waived is not None
-        or (state.status is StepStatus.FAILED and not state.doubt)
-    )
+    status = state.status
+    if status is _COMPENSATED or status is _GAVE_UP or state.waived is not None:
+        return True
+    return status is _FAILED and not state.doubt
 
 
 def is_halted(plan: Plan, steps: Sequence[StepState]) -> bool:
     """Whether an undo that gave up stops the rest, by the definition's policy."""
     if plan.on_compensation_failure != "halt":
         return False
-    return any(state.status is StepStatus.COMPENSATION_FAILED and state.waived is None for state in steps)
+    return any(state.status is _GAVE_UP and state.waived is None for state in steps)
 
 
 def not_before(plan: Plan, step: StepPlan, state: StepState) -> float:
@@ -66,7 +71,7 @@ def retry_compensation(draft: Draft, name: str, delay: float | None, *, counted:
     `counted` is False for an attempt that ended with its process: it uses up neither attempts nor the deadline.
     """
     step, state = draft.at(name)
-    if state.status is StepStatus.COMPENSATION_FAILED:
+    if state.status is _GAVE_UP:
         # Given up while it ran, because the action landed meanwhile: a person decides.
         return
     if not counted:
@@ -88,21 +93,19 @@ def retry_compensation(draft: Draft, name: str, delay: float | None, *, counted:
         draft.record(RetryScheduled(name, COMPENSATION, due_at))
 
 
-def _is_forward_call(state: StepState) -> bool:
-    return state.open is not None and state.open.operation is not COMPENSATION
-
-
-def _is_next(draft: Draft, name: str) -> bool:
+def _is_next(draft: Draft, at: int) -> bool:
     """Whether no later step stands in the way of undoing this one."""
     plan = draft.plan
-    for after in plan.descendants[plan.index[name]]:
-        if plan.steps[after].name in draft.rollback and not is_settled(draft.steps[after]):
+    for after in plan.descendants[at]:
+        if not is_settled(draft.steps[after]) and plan.steps[after].name in draft.rollback:
             return False
     return True
 
 
 def _undo_when_due(draft: Draft, step: StepPlan, state: StepState) -> None:
-    due_at = max(state.due_at or 0.0, not_before(draft.plan, step, state))
+    due_at = not_before(draft.plan, step, state)
+    if state.due_at is not None and state.due_at > due_at:
+        due_at = state.due_at
     if due_at <= draft.now:
         draft.start(step, state, COMPENSATION)
     else:

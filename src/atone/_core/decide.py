@@ -14,7 +14,7 @@ from atone._core import facts
 from atone._core.backward import retry_compensation, roll_back
 from atone._core.commands import Decision
 from atone._core.draft import Draft
-from atone._core.facts import ACTION, COMPENSATION, Fact, Landed, Operation
+from atone._core.facts import ACTION, COMPENSATION, PROBE, Fact, Landed, Operation
 from atone._core.fold import begun
 from atone._core.forward import go_forward, repeat_or_give_up, settle_unknown, turn_back
 from atone._core.journal import (
@@ -35,10 +35,10 @@ from atone._core.journal import (
     SagaResumed,
     SagaStarted,
 )
-from atone._core.plan import Plan, Role
+from atone._core.plan import COMPENSATABLE, PIVOT, RETRIABLE, Plan
 from atone._core.records import new
 from atone._core.requests import answer_requests
-from atone._core.state import Cause, SagaState, SagaStatus, StepState, StepStatus
+from atone._core.state import SUCCEEDED, Cause, SagaState, SagaStatus, StepState, StepStatus
 from atone._core.usual import usual_start, usual_turn
 
 _NEEDS_ATTENTION = SagaStatus.NEEDS_ATTENTION
@@ -136,7 +136,7 @@ def _landed_late(draft: Draft, fact: facts.Succeeded) -> None:
     draft.record(LateSuccess(fact.step, fact.attempt, fact.result))
     if not draft.is_backward:
         _resume_if_helped(draft)
-    elif step.role is not Role.COMPENSATABLE:
+    elif step.role is not COMPENSATABLE:
         draft.record(AttentionRaised(fact.step, "it landed after all, and the saga had turned back"))
     elif state.compensation.started > 0 and state.waived is None and not step.barrier:
         # Nobody can say which came first. Behind a barrier the action did, or it would have been refused.
@@ -152,23 +152,23 @@ def _resume_if_helped(draft: Draft) -> None:
 
 def _needs_nothing(draft: Draft, name: str) -> bool:
     """Whether the end of a call forward asks for nothing: the saga turned back, or an earlier attempt landed late."""
-    return draft.is_backward or draft.at(name)[1].status is StepStatus.SUCCEEDED
+    return draft.is_backward or draft.at(name)[1].status is SUCCEEDED
 
 
 def _rejected(draft: Draft, fact: facts.Rejected) -> None:
     step, state = draft.at(fact.step)
     if not _is_open(state, fact.operation, fact.attempt):
         return
-    draft.record(AttemptRejected(fact.step, fact.operation, fact.attempt, fact.problem))
+    draft.record(new(AttemptRejected, (fact.step, fact.operation, fact.attempt, fact.problem)))
     if fact.operation is COMPENSATION:
         draft.record(CompensationGaveUp(fact.step, f"its compensation was rejected: {fact.problem}"))
     elif _needs_nothing(draft, fact.step):
         return
-    elif fact.operation is Operation.PROBE:
+    elif fact.operation is PROBE:
         _probe_failed(draft, fact.step)
-    elif step.role is Role.RETRIABLE:
+    elif step.role is RETRIABLE:
         repeat_or_give_up(draft, fact.step, surely_absent=not state.doubt)
-    elif step.role is Role.PIVOT and state.doubt:
+    elif step.role is PIVOT and state.doubt:
         # A rejection clears its own attempt only; an earlier one may have landed, so the pivot is not turned back.
         settle_unknown(draft, fact.step)
     else:
@@ -184,7 +184,7 @@ def _came_to_nothing(draft: Draft, fact: facts.CameToNothing) -> None:
         retry_compensation(draft, fact.step, fact.retry_after)
     elif _needs_nothing(draft, fact.step):
         return
-    elif fact.operation is Operation.PROBE:
+    elif fact.operation is PROBE:
         _probe_failed(draft, fact.step)
     else:
         settle_unknown(draft, fact.step, delay=fact.retry_after, repeatable=fact.repeatable)
@@ -193,8 +193,8 @@ def _came_to_nothing(draft: Draft, fact: facts.CameToNothing) -> None:
 def _probe_failed(draft: Draft, name: str) -> None:
     step, state = draft.at(name)
     if state.probe.failed < step.probe_retry.attempts:
-        wait = draft.backoff(step.probe_retry, state.probe.failed, name, Operation.PROBE)
-        draft.record(RetryScheduled(name, Operation.PROBE, draft.now + wait))
+        wait = draft.backoff(step.probe_retry, state.probe.failed, name, PROBE)
+        draft.record(RetryScheduled(name, PROBE, draft.now + wait))
         return
     draft.record(ProbeAnswered(name, state.probe.started, Landed.CANNOT_TELL))
     repeat_or_give_up(draft, name)
@@ -206,7 +206,7 @@ def _lost(draft: Draft, fact: facts.Lost) -> None:
         return
     draft.record(AttemptLost(fact.step, fact.operation, fact.attempt))
     _, state = draft.at(fact.step)
-    lost = {ACTION: state.action, Operation.PROBE: state.probe, COMPENSATION: state.compensation}
+    lost = {ACTION: state.action, PROBE: state.probe, COMPENSATION: state.compensation}
     times = lost[fact.operation].lost
     too_often = f"its process died {times} times" if times > draft.plan.recoveries_max else None
     _again(draft, fact.step, fact.operation, too_often)
@@ -230,7 +230,7 @@ def _again(draft: Draft, name: str, operation: Operation, too_often: str | None)
         return
     elif too_often:
         draft.record(AttentionRaised(name, too_often))
-    elif operation is Operation.PROBE:
+    elif operation is PROBE:
         draft.record(RetryScheduled(name, operation, draft.now))
     else:
         settle_unknown(draft, name, delay=0.0, counted=False)
@@ -249,7 +249,7 @@ def _impossible(draft: Draft, fact: facts.Impossible) -> None:
 
 def _probed(draft: Draft, fact: facts.Probed) -> None:
     _, state = draft.at(fact.step)
-    if not _is_open(state, Operation.PROBE, fact.attempt):
+    if not _is_open(state, PROBE, fact.attempt):
         return
     draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))
     if not _needs_nothing(draft, fact.step):

@@ -56,7 +56,7 @@ class Problem:
 class StartRequested(NamedTuple):
     """Somebody asked for a new saga. Told once, when there is no saga yet; `trace` is the asker's, as text."""
 
-    # Like the next one in every saga, hence a named tuple: a frozen dataclass sets each field by a call.
+    # Like the next two in nearly every saga, hence a named tuple: a frozen dataclass sets each field by a call.
 
     tenant: str
     saga_id: str
@@ -73,8 +73,7 @@ class Succeeded(NamedTuple):
     result: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """The attempt was refused for good, surely without effect."""
 
     step: str

@@ -43,10 +43,15 @@ from atone._core.journal import (
 )
 from atone._core.plan import Plan
 from atone._core.records import new
-from atone._core.state import FRESH_STEP, Open, SagaState, SagaStatus, StepState, StepStatus, Tries
+from atone._core.state import FRESH_STEP, SKIPPED, SUCCEEDED, Open, SagaState, SagaStatus, StepState, StepStatus, Tries
 
+# A member is looked up by the enum's own code at every use.
 _PENDING = SagaStatus.PENDING
 _RUNNING = SagaStatus.RUNNING
+_UNKNOWN = StepStatus.UNKNOWN
+_FAILED = StepStatus.FAILED
+_COMPENSATED = StepStatus.COMPENSATED
+_GAVE_UP = StepStatus.COMPENSATION_FAILED
 
 
 class Unfoldable(ValueError):
@@ -165,21 +170,21 @@ def _on_started(step: StepState, entry: AttemptStarted, backward: bool) -> StepS
 def _on_succeeded(step: StepState, entry: AttemptSucceeded, backward: bool) -> StepState:
     if entry.operation is COMPENSATION:
         # What was given up while it ran stays given up: its action landed meanwhile, so somebody has to look.
-        gave_up = step.status is StepStatus.COMPENSATION_FAILED
-        return step.resting(step.status if gave_up else StepStatus.COMPENSATED)
+        gave_up = step.status is _GAVE_UP
+        return step.resting(step.status if gave_up else _COMPENSATED)
     return step.known(entry.result)
 
 
 def _as_known(step: StepState) -> StepState:
     """Return a step whose result is known: nothing more is due, whatever its last attempt came to."""
-    return step._replace(status=StepStatus.SUCCEEDED, due=None, due_at=None, attention=None)
+    return step._replace(status=SUCCEEDED, due=None, due_at=None, attention=None)
 
 
 def _on_rejected(step: StepState, entry: AttemptRejected, backward: bool) -> StepState:
     # A rejection clears its own attempt only: an earlier attempt in doubt keeps the step unknown.
     if entry.operation is not ACTION:
         return _failed(step, entry.operation, entry.problem)
-    status = StepStatus.UNKNOWN if step.doubt else StepStatus.FAILED
+    status = _UNKNOWN if step.doubt else _FAILED
     tries = new(Tries, (step.action.started, step.action.failed + 1, step.action.lost))
     return step._replace(status=status, open=None, action=tries, problem=entry.problem)
 
@@ -200,7 +205,7 @@ def _on_interrupted(step: StepState, entry: AttemptInterrupted, backward: bool) 
 
 def _on_impossible(step: StepState, entry: AttemptImpossible, backward: bool) -> StepState:
     # It was never called, so it adds no doubt; an action goes back to where it stood before the intent.
-    status = StepStatus.UNKNOWN if step.doubt else StepStatus.PENDING
+    status = _UNKNOWN if step.doubt else StepStatus.PENDING
     keep = step.status if entry.operation is not ACTION else status
     return step._replace(status=keep, open=None, problem=entry.problem)
 
@@ -224,7 +229,7 @@ def _on_scheduled(step: StepState, entry: RetryScheduled, backward: bool) -> Ste
 
 
 def _on_condition(step: StepState, entry: ConditionAnswered, backward: bool) -> StepState:
-    status = step.status if entry.runs else StepStatus.SKIPPED
+    status = step.status if entry.runs else SKIPPED
     return step._replace(condition=entry.runs, status=status)
 
 
@@ -233,12 +238,12 @@ def _on_wait(step: StepState, entry: WaitStarted, backward: bool) -> StepState:
 
 
 def _on_gave_up(step: StepState, entry: StepGaveUp, backward: bool) -> StepState:
-    status = StepStatus.UNKNOWN if step.doubt else StepStatus.FAILED
+    status = _UNKNOWN if step.doubt else _FAILED
     return step._replace(status=status, due=None, due_at=None)
 
 
 def _on_undo_gave_up(step: StepState, entry: CompensationGaveUp, backward: bool) -> StepState:
-    return step._replace(status=StepStatus.COMPENSATION_FAILED, due=None, due_at=None, attention=entry.why)
+    return step._replace(status=_GAVE_UP, due=None, due_at=None, attention=entry.why)
 
 
 def _on_reset(step: StepState, entry: StepReset, backward: bool) -> StepState:
@@ -257,17 +262,17 @@ def _on_reset(step: StepState, entry: StepReset, backward: bool) -> StepState:
 def _on_resolved(step: StepState, entry: StepResolved, backward: bool) -> StepState:
     clear = step._replace(attention=None, due=None, due_at=None)
     if entry.operation is COMPENSATION:
-        return clear._replace(status=StepStatus.COMPENSATED)
+        return clear._replace(status=_COMPENSATED)
     if not entry.landed:
-        return clear._replace(status=StepStatus.FAILED, doubt=False, result=None)
-    status = step.status if backward else StepStatus.SUCCEEDED
+        return clear._replace(status=_FAILED, doubt=False, result=None)
+    status = step.status if backward else SUCCEEDED
     return clear._replace(status=status, result=entry.result)
 
 
 def _on_waived(step: StepState, entry: StepWaived, backward: bool) -> StepState:
     if entry.operation is COMPENSATION:
         return step._replace(waived=entry.why, attention=None, due=None, due_at=None)
-    return step._replace(status=StepStatus.SKIPPED, attention=None, due=None, due_at=None)
+    return step._replace(status=SKIPPED, attention=None, due=None, due_at=None)
 
 
 def _tries(step: StepState, operation: Operation) -> Tries:
@@ -291,7 +296,7 @@ def _doubted(step: StepState, was: Open | None, operation: Operation) -> StepSta
     """Return the step with its action in doubt; a probe or an undo that ends without an answer adds none."""
     if operation is not ACTION or was is None:
         return step
-    return step._replace(status=StepStatus.UNKNOWN, doubt=True, quiet_at=max(step.quiet_at, was.deadline))
+    return step._replace(status=_UNKNOWN, doubt=True, quiet_at=max(step.quiet_at, was.deadline))
 
 
 def _direction(folding: Folding, entry: DirectionDecided) -> None:
@@ -309,7 +314,7 @@ def _turned(step: StepState) -> StepState:
     waiting = step.status is StepStatus.RUNNING
     if not waiting and step.due is None and step.due_at is None and step.attention is None:
         return step
-    return step._replace(due=None, due_at=None, attention=None, status=StepStatus.SKIPPED if waiting else step.status)
+    return step._replace(due=None, due_at=None, attention=None, status=SKIPPED if waiting else step.status)
 
 
 def _attention(folding: Folding, entry: AttentionRaised) -> None:
@@ -346,7 +351,7 @@ def _answered(folding: Folding, entry: RequestAnswered) -> None:
 
 def _wait_ended(folding: Folding, entry: WaitEnded) -> None:
     at, cold = folding.plan.index[entry.step], folding.cold
-    done = folding.steps[at]._replace(status=StepStatus.SUCCEEDED, result=entry.result, due_at=None, attention=None)
+    done = folding.steps[at]._replace(status=SUCCEEDED, result=entry.result, due_at=None, attention=None)
     folding.steps[at] = done
     if folding.status is _PENDING:
         folding.status = _RUNNING

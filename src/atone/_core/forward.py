@@ -19,7 +19,7 @@ from atone._core.journal import (
     WaitEnded,
     WaitStarted,
 )
-from atone._core.plan import Does, Plan, Role, StepPlan
+from atone._core.plan import COMPENSATABLE, RETRIABLE, Does, Plan, StepPlan
 from atone._core.state import SKIPPED, SUCCEEDED, Cause, SagaStatus, StepState, StepStatus
 
 _PENDING = StepStatus.PENDING
@@ -50,7 +50,7 @@ def pivot_begun(plan: Plan, steps: Sequence[StepState]) -> bool:
     if plan.pivot is None:
         return False
     pivot = steps[plan.pivot]
-    return pivot.open is not None or pivot.doubt or pivot.status is StepStatus.SUCCEEDED
+    return pivot.open is not None or pivot.doubt or pivot.status is SUCCEEDED
 
 
 def rollback_list(plan: Plan, steps: Sequence[StepState]) -> tuple[str, ...]:
@@ -58,12 +58,11 @@ def rollback_list(plan: Plan, steps: Sequence[StepState]) -> tuple[str, ...]:
 
     One that is under way for the first time joins the list when it ends, if it may have landed then.
     """
-    pairs = zip(reversed(plan.steps), reversed(steps), strict=True)
-    return tuple(
-        step.name
-        for step, state in pairs
-        if step.has_compensation and (state.doubt or state.status is StepStatus.SUCCEEDED)
-    )
+    names: list[str] = []
+    for step, state in zip(reversed(plan.steps), reversed(steps), strict=True):
+        if step.has_compensation and (state.doubt or state.status is SUCCEEDED):
+            names.append(step.name)
+    return tuple(names)
 
 
 def turn_back(draft: Draft, cause: Cause) -> None:
@@ -121,7 +120,7 @@ def repeat_or_give_up(
     due_at = draft.now + wait
     if state.action.failed == step.retry.alert_after:
         draft.alert(name, state.action.failed)
-    for_ever = step.role is Role.RETRIABLE
+    for_ever = step.role is RETRIABLE
     if repeatable and (for_ever or not _is_exhausted(step, state, due_at, counted)):
         draft.record(RetryScheduled(name, ACTION, due_at))
     else:
@@ -129,7 +128,7 @@ def repeat_or_give_up(
 
 
 def _give_up(draft: Draft, step: StepPlan, state: StepState) -> None:
-    if step.role is Role.COMPENSATABLE:
+    if step.role is COMPENSATABLE:
         draft.record(StepGaveUp(step.name))
         turn_back(draft, Cause("failure", step.name, _last_words(state)))
     else:
@@ -143,7 +142,7 @@ def _is_exhausted(step: StepPlan, state: StepState, due_at: float, counted: bool
 
 
 def _leave_unknown(draft: Draft, step: StepPlan) -> None:
-    if step.on_unknown == "backward" and step.role is Role.COMPENSATABLE:
+    if step.on_unknown == "backward" and step.role is COMPENSATABLE:
         _, state = draft.at(step.name)
         draft.record(StepGaveUp(step.name))
         turn_back(draft, Cause("failure", step.name, _last_words(state)))

@@ -43,8 +43,8 @@ class AttemptSucceeded(NamedTuple):
     result: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRejected:
+class AttemptRejected(NamedTuple):
+    # This one and the turn back are in every saga that undoes.
     step: str
     operation: Operation
     attempt: int
@@ -126,8 +126,7 @@ class WaitEnded:
     request: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionDecided:
+class DirectionDecided(NamedTuple):
     """From here on the saga only undoes; the cause and the list in one entry."""
 
     cause: Cause

@@ -24,6 +24,12 @@ class Role(StrEnum):
     RETRIABLE = "retriable"
 
 
+# A member is looked up by the enum's own code at every use, so what many turns pass uses these.
+COMPENSATABLE = Role.COMPENSATABLE
+PIVOT = Role.PIVOT
+RETRIABLE = Role.RETRIABLE
+
+
 class Does(StrEnum):
     """What a step does when its turn comes."""
 
