@@ -136,7 +136,17 @@ class Run:
             if kind not in self.tolerated:
                 self.wrong += [f"{kind}: {case}" for case in getattr(verdict, kind)]
         self.wrong += [f"stale: {one}" for one in stale]
+        if self.wrong:
+            self._keep(found)
         return found
+
+    def _keep(self, found: Found) -> None:
+        """Write down the journals, which go with the server."""
+        with Path(self.folder, "journals.txt").open("w", encoding="utf-8") as file:
+            for saga in found.sagas:
+                print(saga.name, saga.saga_id, saga.status, file=file)
+                for row in saga.rows:
+                    print(f"  {row.version} {row.at:.3f} {row.entries.decode()}", file=file)
 
     def line(self, server: PostgresServer | None = None) -> dict[str, Any]:
         """Return the last line."""

@@ -60,12 +60,17 @@ def major_version(bin_dir: Path) -> int:
 
 @contextmanager
 def postgres_server(
-    bin_dir: Path | None = None, *, settings: Mapping[str, str] | None = None
+    bin_dir: Path | None = None,
+    *,
+    settings: Mapping[str, str] | None = None,
+    standby_of: PostgresServer | None = None,
+    port: int | None = None,
 ) -> Generator[PostgresServer, None, None]:
     """Start a new, empty server, and remove it with all that is in it.
 
     `bin_dir` is the folder of the programs; by default the first that `find_postgres` finds. `settings` go beside the
-    stock ones; `{"fsync": "off"}` is good for tests that no power cut is part of.
+    stock ones; `{"fsync": "off"}` is good for tests that no power cut is part of. With `standby_of` it is a copy of
+    that server, follows it, and only reads until `promote`. `port` is one that is free, by default any.
 
     Raises:
         NoPostgres: There are no programs, or they do not start; the message has their own words.
@@ -78,8 +83,11 @@ def postgres_server(
     try:
         if _AS_USER:
             os.chown(folder, _NOBODY, _NOBODY)
-        server = PostgresServer(_reachable(known[0], folder), folder, settings or {})
-        server.create()
+        server = PostgresServer(_reachable(known[0], folder), folder, settings or {}, port)
+        if standby_of is None:
+            server.create()
+        else:
+            server.copy(standby_of)
         server.start()
         yield server
         server.stop("immediate")
@@ -92,9 +100,9 @@ def postgres_server(
 class PostgresServer:
     """One server. Its only user is `postgres`, a superuser; make others as you need them."""
 
-    def __init__(self, bin_dir: Path, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, bin_dir: Path, folder: Path, settings: Mapping[str, str], port: int | None = None) -> None:
         self.bin_dir = bin_dir
-        self.port = _free_port()
+        self.port = _free_port() if port is None else port
         self.password = secrets.token_hex(16)
         self._folder = folder
         self._settings = settings
@@ -126,11 +134,29 @@ class PostgresServer:
             self.bin_dir / "initdb", "--pgdata", self._folder / "data", "--username", "postgres", "--auth", "password",
             "--pwfile", word, "--encoding", "UTF8", "--no-locale", "--no-sync", "--no-instructions",
         ]  # fmt: skip
+        self._do(command)
+
+    def copy(self, primary: PostgresServer) -> None:
+        """Make the data folder as a copy of a running server's, to follow it."""
+        self.password = primary.password
+        command: list[Path | str] = [
+            self.bin_dir / "pg_basebackup", "--pgdata", self._folder / "data", "--host", "127.0.0.1", "--port",
+            str(primary.port), "--username", "postgres", "--wal-method", "stream", "--checkpoint", "fast",
+            "--write-recovery-conf", "--no-sync",
+        ]  # fmt: skip
+        self._do(command, PGPASSWORD=primary.password)
+
+    def promote(self) -> None:
+        """Let a standby follow nobody any more, and take writes."""
+        self._do([self.bin_dir / "pg_ctl", "promote", "--pgdata", self._folder / "data", "--wait"])
+
+    def _do(self, command: list[Path | str], **environment: str) -> None:
         done = subprocess.run(  # noqa: S603 - our own command
-            command, capture_output=True, text=True, check=False, cwd="/", **_as_user()
-        )
+            command, capture_output=True, text=True, check=False, cwd="/", env={**os.environ, **environment},
+            **_as_user(),
+        )  # fmt: skip
         if done.returncode:
-            raise NoPostgres(f"initdb failed: {done.stdout}{done.stderr}")
+            raise NoPostgres(f"{Path(command[0]).name} failed: {done.stdout}{done.stderr}")
 
     def start(self) -> None:
         """Start it, on the same port as before, and wait until it answers."""
