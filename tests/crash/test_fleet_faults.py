@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash import lost_replies, paused, random_kill, server_restarts
+from tests.crash import fail_over, lost_replies, paused, random_kill, server_restarts
 from tests.crash.fleet import Run
 
 Torment = Callable[[Run], dict[str, Any]]
@@ -59,3 +59,24 @@ def test_commits_whose_answer_is_lost_are_made_once(line_of: Any) -> None:
     """The network resets, swallows, delays and holds back, between each worker and the server."""
     line = line_of("lost_replies", lambda run: lost_replies.torment(run, wanted=5, workers=2, feeders=5))
     assert line["ambiguous_commits"] >= 5
+
+
+@pytest.mark.slow
+def test_a_fail_over_to_a_synchronous_standby_loses_nothing(line_of: Any) -> None:
+    """Also when the standby has been silent for so long that workers gave up waiting for their commits."""
+
+    def torment(run: Run) -> dict[str, Any]:
+        return fail_over.torment(run, sync=True, rounds=2, workers=2, feeders=4, fsync="off")
+
+    assert line_of("fail_over", torment)["acknowledged_lost"] == 0
+
+
+@pytest.mark.slow
+def test_after_a_fail_over_that_loses_the_last_moments_every_saga_ends_and_nothing_happens_twice(line_of: Any) -> None:
+    """An asynchronous standby knows less than was acknowledged; callers make starts that are gone again."""
+
+    def torment(run: Run) -> dict[str, Any]:
+        return fail_over.torment(run, sync=False, rounds=1, workers=2, feeders=4, fsync="off")
+
+    line = line_of("fail_over", torment)
+    assert (line["stranded"], line["twice"]) == (0, 0)

@@ -170,3 +170,24 @@ def test_a_restart_of_the_server_stops_no_saga(postgres_bench: Bench) -> None:
         assert statuses(place) == {"completed": len(names)}
 
     run(main())
+
+
+def test_a_worker_goes_on_from_what_is_there_when_the_store_has_forgotten_a_row(postgres_bench: Bench) -> None:
+    """A standby that was promoted too late knows less than the worker: it takes its saga over anew, under a new id."""
+    place = postgres_bench.place()
+
+    async def main() -> None:
+        world = World()
+        gate = asyncio.Event()
+        world.script("charge", lambda at: _after(gate, at))
+        async with orchestrator(place, world, lease_seconds=0.5) as one:
+            handle = await one.start(PlaceOrder, Order("1"), saga_id="1")
+            await world.reached("charge", 1)
+            place.sql("DELETE FROM journal WHERE version = 2")
+            gate.set()
+            assert isinstance(await handle.outcome(timeout=20), Completed)
+        assert set(world.effects.values()) == {1}
+        assert world.count("reserve") == 2
+        assert place.sql("SELECT count(*) FROM workers") == [(2,)]
+
+    run(main())

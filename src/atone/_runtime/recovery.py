@@ -84,9 +84,14 @@ class Recovery:
                 log.warning("reading saga %s again: %s", runner.key.hex(), error)
                 await asyncio.sleep(self._limits.poll_seconds)
                 continue
-            if loaded is None or loaded.summary.owner != self._membership.id:
+            worker = self._membership.id
+            if loaded is None or loaded.summary.owner != worker:
                 runner.drop()
                 self._registry.release(runner)
+            elif _has_forgotten(loaded, runner):
+                # What runs here was never to be, as far as anybody else knows: go on from what is there, as a stranger.
+                log.error("the store has lost rows that it had acknowledged, of saga %s", loaded.summary.saga_id)
+                self._membership.die(worker)
             elif self._registry.runners.get(runner.key) is runner:  # it may have been dropped meanwhile
                 self._hand_over(runner, loaded, runner.reloaded)
             return
@@ -186,3 +191,9 @@ class Recovery:
             runner.park(why, max((row.version for row in loaded.rows), default=0))
             return
         to(state, Hot(loaded.summary.status, True, loaded.summary.wake_at), unfit)
+
+
+def _has_forgotten(loaded: Loaded, runner: Runner) -> bool:
+    """Whether the journal ends before what was acknowledged to this worker: another server's copy came too late."""
+    acknowledged = 0 if runner.state is None else runner.state.version
+    return max((row.version for row in loaded.rows), default=0) < acknowledged
