@@ -35,7 +35,7 @@ class StoreTime:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self._monotonic = clock.monotonic  # read several times a turn
         self._offset_seconds = -inf
 
     def observe(self, now: float, *, asked_at: float, heard_at: float | None = None) -> None:
@@ -43,13 +43,13 @@ class StoreTime:
 
         The present offset is moved no further than they allow: an answer that a blocked loop hears late moves nothing.
         """
-        earliest = now - (self._clock.monotonic() if heard_at is None else heard_at)
+        earliest = now - (self._monotonic() if heard_at is None else heard_at)
         self._offset_seconds = min(max(self._offset_seconds, earliest), now - asked_at)
 
     def moment(self) -> float:
         """Return the monotonic time, for `asked_at`."""
-        return self._clock.monotonic()
+        return self._monotonic()
 
     def now(self) -> float:
         """Return the store's time, epoch seconds."""
-        return self._clock.monotonic() + self._offset_seconds
+        return self._monotonic() + self._offset_seconds

@@ -21,6 +21,7 @@ from atone._codec.fidelity import Twins
 from atone._codec.problems import describe as describe
 from atone._codec.problems import message_of
 from atone._codec.refusal import Refusal
+from atone._codec.sharing import is_shareable
 from atone.errors import DefinitionError, PayloadError
 
 _SEAL = b'"atone:sealed:1:'
@@ -176,7 +177,7 @@ class Codec:
 class Schema:
     """Encode and decode payloads of one type. Made by `Codec.schema`."""
 
-    __slots__ = ("_codec", "_differs", "_dumps", "_loads", "name")
+    __slots__ = ("_codec", "_differs", "_dumps", "_loads", "is_shareable", "name")
 
     def __init__(self, codec: Codec, tp: Any) -> None:
         self.name = _name(tp)
@@ -190,6 +191,8 @@ class Schema:
         self._codec, self._loads = codec, loads
         self._dumps = msgspec.json.Encoder(enc_hook=_foreign).encode
         self._differs = Twins().differ
+        # Whether one decoded value may be given to several calls: nobody can change it.
+        self.is_shareable = is_shareable(tp)
 
     def encode(self, value: Any, context: bytes = b"") -> bytes:
         """Return the value as JSON bytes that surely read back as the same value.
@@ -199,10 +202,15 @@ class Schema:
         of a str or int enum where str or int is declared, and a zone's name (an aware datetime keeps its instant and
         its offset). NaN and infinite floats are refused, for JSON has none.
         """
+        return self.encode_and_read(value, context)[0]
+
+    def encode_and_read(self, value: Any, context: bytes = b"") -> tuple[bytes, Any]:
+        """Return what `encode` returns, and the value as it reads back."""
         try:
             data = self._dumps(value)
             self._codec.check_limits(data)
-            found = self._differs(value, self._loads(data))
+            copy = self._loads(data)
+            found = self._differs(value, copy)
             if found is not None:
                 raise Refusal(f"{found[1]} - at `${found[0]}`")
         except PayloadError:
@@ -210,7 +218,7 @@ class Schema:
         except Exception as exc:  # noqa: BLE001 - a type's own code runs in here
             what = _reason(exc)
             raise PayloadError(f"{self.name} can't be made of this {_name(type(value))}: {what}. {_GIVE}") from None
-        return self._codec.seal(data, context)
+        return self._codec.seal(data, context), copy
 
     def decode(self, data: bytes, context: bytes = b"") -> Any:
         """Return the value that `encode` was given. Raises PayloadError for anything else.

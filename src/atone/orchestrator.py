@@ -14,16 +14,17 @@ from typing import Any, Generic, Self, TypeVar
 from atone._core.plan import Plan
 from atone._core.state import SagaStatus
 from atone._runtime.arguments import checked_limit, checked_name, seconds_of
-from atone._runtime.bound import BoundSaga, payload_context_of
+from atone._runtime.bound import BoundSaga
 from atone._runtime.catalogue import Catalogue
 from atone._runtime.limits import Limits
 from atone._runtime.looking import Looking
-from atone._runtime.reader import find_one, read_plan
+from atone._runtime.reader import find_one
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.starter import Starter
+from atone._runtime.starting import Begun, Starting
 from atone._runtime.steering import Steering
-from atone._runtime.telemetry import Observer, Start, Telemetry, starting, telemetry_of
-from atone._runtime.views import Progress, SagaInfo, info_of, outcome_of
+from atone._runtime.telemetry import Observer, Telemetry, telemetry_of
+from atone._runtime.views import Progress, SagaInfo, info_of
 from atone._runtime.waiting import End, Waiting
 from atone._runtime.watchers import Watchers
 from atone._runtime.worker import Worker
@@ -32,15 +33,12 @@ from atone.codec import Codec
 from atone.definition import Saga, Seconds
 from atone.errors import (
     AtoneError,
-    ConflictingStart,
-    CorruptJournal,
     DefinitionError,
-    PayloadError,
     Shutdown,
     UnknownSaga,
 )
 from atone.outcome import Outcome
-from atone.store import Hint, Hinting, Query, Store, Summary, TurnResult
+from atone.store import Hint, Hinting, Query, Store
 from atone.stores import open_store
 
 __all__ = ["Handle", "Limits", "Orchestrator", "Receipt"]
@@ -89,6 +87,8 @@ class Orchestrator(Looking, Steering):
         self._entered = False
         self._waiting = Waiting(self._store, self._local, self._limits.poll_seconds)
         self._watchers = Watchers(self._waiting.state, self._limits.poll_seconds)
+        parts = (self._store, self._catalogue, self._waiting, self._tenant, self._telemetry)
+        self._starting = Starting(*parts, self._open_worker)
 
     async def __aenter__(self) -> Self:
         """Open the store, register as a worker and begin to recover.
@@ -169,32 +169,8 @@ class Orchestrator(Looking, Steering):
             UnknownSaga: This orchestrator was not given the definition.
             Overloaded: Too many starts wait for the store here. Nothing was written.
         """
-        bound = self._bound_to(saga)
-        saga_id = checked_name("saga_id", saga_id)
-        identity = (self._tenant, bound.plan.name, saga_id)
-        payload = bound.input_schema.encode(given, _input_context(*identity))
-        with starting(self._telemetry, bound.plan, self._tenant, saga_id, trace) as start:
-            if connection is not None:
-                return await self._start_within(bound, identity, payload, connection, start)
-            return await self._start(bound, identity, payload, start)
-
-    async def _start(
-        self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes, start: Start
-    ) -> Handle[Any]:
-        saga_id = identity[2]
-        while True:
-            if not self._open_worker().is_registered:
-                await self._waiting.refuse_closed_store()  # between two lives, and then there is no next one
-            key, result = await self._open_worker().start(bound, self._tenant, saga_id, payload, start.trace)
-            if result is TurnResult.APPLIED:
-                start.made = True
-                return Handle(self, self._waiting, bound, bound.plan, key, saga_id)
-            if result is TurnResult.REFUSED:
-                raise PayloadError("The store can't hold this start. Make the input smaller.")
-            # The id is taken, or the worker died before the answer: what stands in the store decides.
-            existing = await self._existing(bound, identity, payload)
-            if existing is not None:
-                return existing
+        begun = await self._starting.start(self._starting.checked(saga, given, saga_id), trace, connection)
+        return self._handle(begun, committed=connection is None)
 
     async def execute(
         self,
@@ -211,7 +187,10 @@ class Orchestrator(Looking, Steering):
         Raises:
             OutcomeTimeout: `timeout` (seconds) ran out; a saga that was started goes on. Errors as `start` too.
         """
-        end = End(seconds_of("timeout", timeout))
+        seconds = seconds_of("timeout", timeout)
+        if seconds is None:
+            return await self._starting.run_through(self._starting.checked(saga, given, saga_id), trace)
+        end = End(seconds)
         async with end.reached_is("It is not known whether the saga was started. Try again with the same input."):
             handle = await self.start(saga, given, saga_id=saga_id, trace=trace)
         return await handle.outcome(timeout=end.left())
@@ -228,7 +207,7 @@ class Orchestrator(Looking, Steering):
         found = await find_one(self._store, self._tenant, bound.plan.name, saga_id)
         if found is None:
             raise UnknownSaga(f"There is no {bound.plan.name} saga {saga_id!r}; start it, or list what there is.")
-        return await self._handle(bound, found)
+        return self._handle(await self._starting.found(bound, found))
 
     async def list(
         self,
@@ -260,36 +239,9 @@ class Orchestrator(Looking, Steering):
     def _bound_to(self, saga: type[Saga[Any]]) -> BoundSaga:
         return self._catalogue.of_class(saga)
 
-    async def _handle(self, asked: BoundSaga, found: Summary) -> Handle[Any]:
-        """Return a handle of a saga that may follow another version than the one it was asked for with."""
-        bound = self._catalogue.of_stored(found)
-        if bound is not None:
-            return Handle(self, self._waiting, bound, bound.plan, found.key, found.saga_id)
-        stored = await read_plan(self._store, found.key)
-        return Handle(self, self._waiting, asked, stored, found.key, found.saga_id)
-
-    async def _existing(self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes) -> Handle[Any] | None:
-        found = await find_one(self._store, *identity)
-        if found is None:
-            return None
-        state = await self._waiting.state(found.key)
-        _refuse_other_input(bound, identity, state.input, payload)
-        return await self._handle(bound, found)
-
-    async def _start_within(
-        self, bound: BoundSaga, identity: tuple[str, str, str], payload: bytes, connection: object, start: Start
-    ) -> Handle[Any]:
-        turn = self._open_worker().unowned_start(bound, self._tenant, identity[2], payload, start.trace)
-        result = await self._store.start(turn, connection=connection)
-        if result is TurnResult.APPLIED:
-            start.made = True
-            return Handle(self, self._waiting, bound, bound.plan, turn.key, identity[2], committed=False)
-        if result is TurnResult.REFUSED:
-            raise PayloadError("The store can't hold this start. Make the input smaller.")
-        existing = await self._existing(bound, identity, payload)
-        if existing is None:
-            raise ConflictingStart("The id was taken within a transaction that is not committed; try again later.")
-        return existing
+    def _handle(self, begun: Begun, committed: bool = True) -> Handle[Any]:
+        bound, plan, key, saga_id, is_new = begun
+        return Handle(self, self._waiting, bound, plan, key, saga_id, committed=committed or not is_new)
 
     async def _ask(self, saga: type[Saga[Any]], saga_id: str, kind: str, **what: Any) -> Receipt:
         bound, saga_id = self._bound_to(saga), checked_name("saga_id", saga_id)
@@ -339,11 +291,7 @@ class Handle(Generic[I]):
         if not self._committed:
             await self._waiting.refuse_uncommitted(self.key)
             self._committed = True
-        try:
-            state = await self._waiting.settled(self.key, timeout)
-        except CorruptJournal as damage:
-            return await self._waiting.outcome_of_damaged(self.key, damage)
-        return outcome_of(self.bound, self.plan, state)
+        return await self._waiting.outcome(self.bound, self.plan, self.key, timeout)
 
     async def cancel(self, *, reason: str, by: str = "api") -> Receipt:
         """Ask for the saga to be undone; see `Orchestrator.cancel`."""
@@ -391,20 +339,3 @@ def _query(status: SagaStatus | Sequence[SagaStatus] | None, limit: int, after: 
     wanted = [status] if isinstance(status, SagaStatus) else status
     statuses = None if wanted is None else frozenset(one.value for one in wanted)
     return Query(statuses=statuses, after=None if after is None else after.key, limit=limit)
-
-
-def _refuse_other_input(bound: BoundSaga, identity: tuple[str, str, str], stored: bytes, payload: bytes) -> None:
-    context = _input_context(*identity)
-    bound.codec.unseal(stored, context)  # without its key nothing can be said of it, but what the codec says
-    try:
-        same = bound.input_schema.same(stored, payload, context)
-    except PayloadError:  # another version's input, of another type
-        same = False
-    if not same:
-        raise ConflictingStart(
-            f"{identity[1]} saga {identity[2]!r} was started with another input. Use a new saga_id, or the same input."
-        )
-
-
-def _input_context(tenant: str, name: str, saga_id: str) -> bytes:
-    return payload_context_of(tenant, name, saga_id, "input")

@@ -468,7 +468,7 @@ OUTSIDE = (
     ),
     Mutant(
         "keys.py",
-        'return f"{of_saga}.{len(step)}-{step}.{len(operation)}-{operation}"',
+        'return f"{part_of_saga(tenant, saga_name, saga_id)}.{part_of_step(step, operation)}"',
         'return ":".join((tenant, saga_name, saga_id, step, operation))',
         "keys are unambiguous",
         "test_data::test_the_parts_of_a_key_never_run_together",

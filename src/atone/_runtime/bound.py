@@ -6,11 +6,13 @@ Owns the way from an intent to arguments, and from a return value to a payload. 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+from msgspec import Struct
 
 from atone._core.commands import Call, Decision
 from atone._core.facts import Operation
-from atone._core.keys import idempotency_key
+from atone._core.keys import part_of_saga, part_of_step
 from atone._core.plan import Plan
 from atone._core.state import SagaState
 from atone._runtime.trace_context import headers_of
@@ -28,6 +30,27 @@ from atone.definition import (
 )
 
 _OUTCOME_UNKNOWN = Unknown()
+_INPUT = -1  # where a step's value is kept under its place
+# A decoded value is kept beside its bytes for as long as the saga runs here; a large one is decoded for each call.
+KEPT_BYTES_MAX = 16_384
+
+
+class Kept:
+    """What the calls of one saga share: the first part of its keys, and decoded values that nobody can change.
+
+    A value counts only for the very bytes that it was made of.
+    """
+
+    __slots__ = ("part_of_keys", "values")
+
+    def __init__(self, state: SagaState) -> None:
+        self.part_of_keys = part_of_saga(state.tenant, state.name, state.saga_id)
+        self.values: dict[int, tuple[bytes, Any]] = {}
+
+    def keep(self, at: int, schema: Schema, payload: bytes, value: Any) -> None:
+        """Keep a value if it can be shared and is small."""
+        if schema.is_shareable and len(payload) <= KEPT_BYTES_MAX:
+            self.values[at] = (payload, value)
 
 
 class BoundSaga:
@@ -40,7 +63,7 @@ class BoundSaga:
         self.codec = codec
         self._encrypts = codec.encrypts
         self.input_schema: Schema = codec.schema(self.definition.input_type)
-        self.steps = {step.plan.name: BoundStep(step, codec) for step in self.definition.steps}
+        self.steps = {step.plan.name: BoundStep(at, step, codec) for at, step in enumerate(self.definition.steps)}
         self.identity = (self.plan.name, self.plan.version, self.plan.plan_hash)
         self._in_thread = frozenset(
             (name, operation)
@@ -48,14 +71,15 @@ class BoundSaga:
             for operation, code in step.code.items()
             if code is not None and not code.is_async
         )
+        self.has_plain_code = bool(self._in_thread)
 
     def in_thread(self, step: str, operation: Operation) -> bool:
         """Whether this operation is a plain function: it takes a thread, and nobody can stop it."""
-        return (step, operation) in self._in_thread
+        return self.has_plain_code and (step, operation) in self._in_thread
 
     def threads_for(self, decision: Decision) -> int:
         """Return how many threads the calls of a decision take."""
-        if not self._in_thread:
+        if not self.has_plain_code:
             return 0
         calls = (command for command in decision.commands if isinstance(command, Call))
         return sum(self.in_thread(call.step, call.operation) for call in calls)
@@ -67,6 +91,7 @@ class BoundSaga:
         operation: Operation,
         attempt: int,
         deadline: float | None,
+        kept: Kept,
         trace: str | None = None,
     ) -> Any:
         """Return the `Context` for one call; `trace` is the trace context that it is part of, as text.
@@ -74,55 +99,84 @@ class BoundSaga:
         Raises:
             PayloadError: The stored input or a result can't be decoded.
         """
-        key = idempotency_key(state.tenant, state.name, state.saga_id, step, operation.value)
         return Context(
-            saga_id=state.saga_id,
-            input=self.input_of(state),
-            idempotency_key=key,
-            attempt=attempt,
-            fence=state.version,
-            tenant=state.tenant,
-            deadline=deadline,
-            _results=_Results(self, state),
-            trace_headers=headers_of(trace),
+            state.saga_id,
+            self.input_of(state, kept),
+            f"{kept.part_of_keys}.{self.steps[step].part_of_key[operation]}",
+            attempt,
+            state.version,
+            state.tenant,
+            deadline,
+            cast("dict[str, Any]", _Results(self, state, kept)),
+            headers_of(trace),
         )
 
-    def input_of(self, state: SagaState) -> Any:
+    def input_of(self, state: SagaState, kept: Kept) -> Any:
         """Return the saga's decoded input."""
-        return self.input_schema.decode(state.input, self.sealed_for(state, "input"))
+        found = kept.values.get(_INPUT)
+        if found is not None and found[0] is state.input:
+            return found[1]
+        value = self.input_schema.decode(state.input, self.sealed_for(state, "input"))
+        kept.keep(_INPUT, self.input_schema, state.input, value)
+        return value
 
     def sealed_for(self, state: SagaState, field: str) -> bytes:
         """Return the context of a payload's encryption; empty without one, for it is asked for at every decode."""
         return payload_context(state, field) if self._encrypts else b""
 
-    def arguments(self, state: SagaState, step: str) -> list[Any]:
-        """Return the decoded results that the step takes by position."""
-        return [self.result_of(state, name) for name in self.steps[step].definition.plan.inputs]
+    def sealed_input(self, tenant: str, name: str, saga_id: str) -> bytes:
+        """Return the same for the input of a saga that does not exist yet."""
+        return payload_context_of(tenant, name, saga_id, "input") if self._encrypts else b""
 
-    def result_of(self, state: SagaState, step: str) -> Any:
+    def arguments(self, state: SagaState, step: str, kept: Kept) -> list[Any]:
+        """Return the decoded results that the step takes by position."""
+        return [self.result_of(state, name, kept) for name in self.steps[step].inputs]
+
+    def result_of(self, state: SagaState, step: str, kept: Kept) -> Any:
         """Return the decoded result of a step that has one.
 
         Raises:
             PayloadError: It can't be decoded, or there is none.
         """
-        payload = state.steps[self.plan.index[step]].result
-        found = self.steps[step]
-        return found.result.decode(payload if payload is not None else b"", self.sealed_for(state, found.field))
+        bound = self.steps[step]
+        payload = state.steps[bound.at].result
+        found = kept.values.get(bound.at)
+        if found is not None and found[0] is payload:
+            return found[1]
+        value = bound.result.decode(payload if payload is not None else b"", self.sealed_for(state, bound.field))
+        if payload is not None:
+            kept.keep(bound.at, bound.result, payload, value)
+        return value
 
-    def tried(self, state: SagaState, step: str) -> Tried[Any]:
+    def encoded(self, value: Any, state: SagaState, step: str, kept: Kept) -> bytes:
+        """Return a step's result as payload; what reads back of it is kept for the steps that take it.
+
+        Raises:
+            PayloadError: It does not read back as it was.
+        """
+        bound = self.steps[step]
+        payload, copy = bound.result.encode_and_read(value, self.sealed_for(state, step))
+        kept.keep(bound.at, bound.result, payload, copy)
+        return payload
+
+    def tried(self, state: SagaState, step: str, kept: Kept) -> Tried[Any]:
         """Return what is known of the action that a compensation undoes or a probe asks about."""
-        key = idempotency_key(state.tenant, state.name, state.saga_id, step, Operation.ACTION.value)
-        known = state.steps[self.plan.index[step]].result is not None
-        return Tried(key, Succeeded(self.result_of(state, step)) if known else _OUTCOME_UNKNOWN)
+        bound = self.steps[step]
+        key = f"{kept.part_of_keys}.{bound.part_of_key[Operation.ACTION]}"
+        known = state.steps[bound.at].result is not None
+        return Tried(key, Succeeded(self.result_of(state, step, kept)) if known else _OUTCOME_UNKNOWN)
 
 
 class BoundStep:
-    """One step's code and the schema of its result."""
+    """One step's code and the schema of its result; `at` is its place in the plan."""
 
-    __slots__ = ("code", "definition", "field", "rejects", "result")
+    __slots__ = ("at", "code", "definition", "field", "inputs", "part_of_key", "rejects", "result")
 
-    def __init__(self, definition: StepDefinition, codec: Codec) -> None:
+    def __init__(self, at: int, definition: StepDefinition, codec: Codec) -> None:
+        self.at = at
         self.definition = definition
+        self.inputs = definition.plan.inputs
+        self.part_of_key = {one: part_of_step(definition.plan.name, one.value) for one in Operation}
         # An event's payload is encrypted by its sender, who knows the event's name and not the step's.
         event = definition.plan.event_name
         self.field = definition.plan.name if event is None else event_field(event)
@@ -135,20 +189,19 @@ class BoundStep:
         }
 
 
-class _Results(dict[str, Any]):
-    """The results that `ctx.result_or_none` reads, decoded when asked for."""
+class _Results(Struct):
+    """The results that `ctx.result_or_none` reads, decoded when asked for; a struct, for one is made at every call."""
 
-    def __init__(self, bound: BoundSaga, state: SagaState) -> None:
-        super().__init__()
-        self._bound = bound
-        self._state = state
+    bound: BoundSaga
+    state: SagaState
+    kept: Kept
 
     def get(self, step: str, default: Any = None) -> Any:
         """Return the decoded result, or the default if the step has none."""
-        at = self._bound.plan.index.get(step)
-        if at is None or self._state.steps[at].result is None:
+        found = self.bound.steps.get(step)
+        if found is None or self.state.steps[found.at].result is None:
             return default
-        return self._bound.result_of(self._state, step)
+        return self.bound.result_of(self.state, step, self.kept)
 
 
 def event_field(event: str) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from atone._core import facts
 from atone._core.commands import Call
-from atone._core.facts import Fact, Operation
+from atone._core.facts import Fact
 from atone._core.state import SagaState
-from atone._runtime.bound import BoundSaga
+from atone._runtime.bound import BoundSaga, Kept
+from atone._runtime.deadlines import Deadlines
 from atone._runtime.invoke import Attempt, Invoker, Stop, timed_out
 from atone._runtime.slots import Slots
 from atone._runtime.telemetry import Heard
@@ -29,6 +31,7 @@ class Caller(Protocol):
     """What calls need of the worker."""
 
     invoker: Invoker
+    deadlines: Deadlines
     threads: Slots
     cancel_grace_seconds: float
 
@@ -42,14 +45,15 @@ class Caller(Protocol):
 
 
 class Calls:
-    """Attempts by step, operation and number; `tell` hears the fact of each. `heard` tells telemetry, if it is on."""
+    """The attempts under way; `tell` hears the fact of each. `heard` tells telemetry, if it is on."""
 
-    __slots__ = ("_bound", "_caller", "_gone", "_loop", "_tell", "_under_way", "heard")
+    __slots__ = ("_bound", "_caller", "_gone", "_kept", "_loop", "_tell", "_under_way", "heard")
 
     def __init__(self, caller: Caller, bound: BoundSaga, tell: Callable[[Fact], None]) -> None:
         self._caller, self._bound, self._tell = caller, bound, tell
         self._loop = asyncio.get_running_loop()
-        self._under_way: dict[tuple[str, Operation, int], Attempt] = {}
+        self._under_way: set[Attempt] = set()
+        self._kept: Kept | None = None
         self._gone = False
         self.heard: Heard | None = None
 
@@ -70,15 +74,16 @@ class Calls:
             self._give_back(call)
             self._tell(facts.Interrupted(call.step, call.operation, call.attempt))
             return
-        attempt = Attempt(call)
-        self._under_way[(call.step, call.operation, call.attempt)] = attempt
+        attempt = Attempt(call, self._bound.in_thread(call.step, call.operation))
+        self._under_way.add(attempt)
         attempt.task = self._loop.create_task(self._run(attempt, state))
-        attempt.expiry = self._loop.call_later(call.deadline - self._caller.now(), self._expire, attempt)
+        seconds = call.deadline - self._caller.now()
+        attempt.expiry = self._caller.deadlines.after(seconds, partial(self._expire, attempt))
 
     def interrupt(self) -> None:
         """End what can be ended, for a shutdown: each is told as interrupted and goes on elsewhere."""
-        for attempt in tuple(self._under_way.values()):
-            if not self._bound.in_thread(attempt.call.step, attempt.call.operation):
+        for attempt in tuple(self._under_way):
+            if not attempt.in_thread:
                 attempt.interrupt(Stop.SHUTDOWN)
 
     def leave(self) -> None:
@@ -88,19 +93,22 @@ class Calls:
     def forget(self) -> None:
         """The saga is not mine any more: interrupt what is under way, and tell nothing from now on."""
         self._gone = True
-        for attempt in tuple(self._under_way.values()):
+        for attempt in tuple(self._under_way):
             attempt.interrupt(Stop.DROPPED)
 
     async def _run(self, attempt: Attempt, state: SagaState) -> None:
-        call = attempt.call
+        call, kept = attempt.call, self._kept
+        if kept is None:
+            kept = self._kept = Kept(state)
         heard = attempt.heard = None if self.heard is None else self.heard.attempt(call)
-        fact = await self._caller.invoker.attempt(self._bound, state, attempt)
+        fact = await self._caller.invoker.attempt(self._bound, state, attempt, kept)
         if heard is not None:
             heard.returned(fact, in_time=attempt.stop is None)
         if attempt.expiry is not None:
-            attempt.expiry.cancel()
-        self._under_way.pop((call.step, call.operation, call.attempt), None)
-        self._give_back(call)
+            self._caller.deadlines.lift(attempt.expiry)
+        self._under_way.discard(attempt)
+        if attempt.in_thread:
+            self._caller.threads.give(1)
         if fact is None:
             return
         if self._gone:
@@ -115,11 +123,12 @@ class Calls:
 
     def _expire(self, attempt: Attempt) -> None:
         """The attempt's hard deadline has passed: from now on its outcome is unknown."""
-        if self._bound.in_thread(attempt.call.step, attempt.call.operation):
+        if attempt.in_thread:
             self._give_up_on(attempt)
         else:
             attempt.interrupt(Stop.TIMEOUT)
-            attempt.expiry = self._loop.call_later(self._caller.cancel_grace_seconds, self._give_up_on, attempt)
+            grace = self._caller.cancel_grace_seconds
+            attempt.expiry = self._caller.deadlines.after(grace, partial(self._give_up_on, attempt))
 
     def _give_up_on(self, attempt: Attempt) -> None:
         """Tell the time-out although the call has not ended; if it ends after all, that is told as a late result."""

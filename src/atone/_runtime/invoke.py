@@ -17,13 +17,15 @@ from datetime import timedelta
 from enum import Enum
 from functools import partial
 from math import isfinite
+from types import CoroutineType
 from typing import Any, cast
 
 from atone._core import facts
 from atone._core.commands import Call
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.state import SagaState
-from atone._runtime.bound import BoundSaga, BoundStep
+from atone._runtime.bound import BoundSaga, BoundStep, Kept
+from atone._runtime.deadlines import End
 from atone._runtime.telemetry import HeardAttempt
 from atone.codec import describe
 from atone.definition import CannotTell, Landed, NotLanded, UserCode
@@ -41,12 +43,13 @@ class Stop(Enum):
 class Attempt:
     """One call under way: `stop` says why it was interrupted, `told` that its time-out was told before it ended."""
 
-    __slots__ = ("call", "expiry", "heard", "stop", "task", "told")
+    __slots__ = ("call", "expiry", "heard", "in_thread", "stop", "task", "told")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, in_thread: bool) -> None:
         self.call = call
+        self.in_thread = in_thread
         self.heard: HeardAttempt | None = None
-        self.expiry: asyncio.TimerHandle | None = None
+        self.expiry: End | None = None
         self.stop: Stop | None = None
         self.task: asyncio.Task[None] | None = None
         self.told = False
@@ -70,13 +73,13 @@ class Invoker:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
 
-    async def attempt(self, bound: BoundSaga, state: SagaState, attempt: Attempt) -> Fact | None:
+    async def attempt(self, bound: BoundSaga, state: SagaState, attempt: Attempt, kept: Kept) -> Fact | None:
         """Make one call and return what came of it; None if nobody wants to know any more."""
         call = attempt.call
         step = bound.steps[call.step]
         try:
             trace = state.trace if attempt.heard is None else attempt.heard.trace or state.trace
-            code, arguments = self._prepare(bound, step, state, call, trace)
+            code, arguments = self._prepare(bound, step, state, call, kept, trace)
         except PayloadError as error:
             return facts.Impossible(call.step, call.operation, call.attempt, describe(error))
         try:
@@ -85,26 +88,28 @@ class Invoker:
             raise
         except BaseException as error:  # noqa: BLE001 - a SystemExit in a step must not end its neighbours
             return _fact_of_error(error, step, attempt)
-        return _fact_of_value(value, bound, step, state, call)
+        return _fact_of_value(value, bound, state, call, kept)
 
     def _prepare(
-        self, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call, trace: str | None
+        self, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call, kept: Kept, trace: str | None
     ) -> tuple[UserCode, list[Any]]:
         code = step.code[call.operation]
         if code is None:
             what = f"step {call.step!r} has no {call.operation.value} in this code"
             raise PayloadError(f"{what}; deploy the code that has it")
-        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline, trace)
-        if call.operation is Operation.ACTION:
-            return code, [context, *bound.arguments(state, call.step)]
-        return code, [context, bound.tried(state, call.step)]
+        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline, kept, trace)
+        if call.operation is not Operation.ACTION:
+            return code, [context, bound.tried(state, call.step, kept)]
+        return code, [context, *bound.arguments(state, call.step, kept)] if step.inputs else [context]
 
     async def _call(self, code: UserCode, saga: object, arguments: list[Any], attempt: Attempt | None = None) -> Any:
         if code.is_async:
             value = code.function(saga, *arguments)
         else:
             value = await self._in_thread(partial(code.function, saga, *arguments), attempt)
-        return await value if inspect.isawaitable(value) else value
+        # `isawaitable` is Python code; nearly always the first look tells.
+        is_awaitable = type(value) is CoroutineType or inspect.isawaitable(value)
+        return await value if is_awaitable else value
 
     async def _in_thread(self, call: Callable[[], Any], attempt: Attempt | None) -> Any:
         def run() -> tuple[Any, BaseException | None]:
@@ -127,7 +132,7 @@ class Invoker:
         try:
             if definition.when is None:
                 raise LookupError(f"step {step!r} has no `when` in this code")
-            context = bound.context(state, step, Operation.ACTION, 0, None, state.trace)
+            context = bound.context(state, step, Operation.ACTION, 0, None, Kept(state), state.trace)
             async with asyncio.timeout(definition.plan.timeout_seconds):
                 answer: Any = await self._call(definition.when, bound.saga, [context])
             if not isinstance(answer, bool):
@@ -139,24 +144,24 @@ class Invoker:
         return facts.ConditionTold(step, answer)
 
 
-def _fact_of_value(value: Any, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> Fact:
+def _fact_of_value(value: Any, bound: BoundSaga, state: SagaState, call: Call, kept: Kept) -> Fact:
     """Encode and check the value before anybody calls it a success."""
     if call.operation is Operation.COMPENSATION:
         return facts.Succeeded(call.step, call.operation, call.attempt, b"null")
     try:
         if call.operation is Operation.PROBE:
-            return _fact_of_answer(value, bound, step, state, call)
-        payload = step.result.encode(value, bound.sealed_for(state, call.step))
+            return _fact_of_answer(value, bound, state, call, kept)
+        payload = bound.encoded(value, state, call.step, kept)
     except PayloadError as error:
         # The effect has landed and its result can't be kept: unknown, and calling again would not mend it.
         return facts.CameToNothing(call.step, call.operation, call.attempt, describe(error), repeatable=False)
     return facts.Succeeded(call.step, call.operation, call.attempt, payload)
 
 
-def _fact_of_answer(value: Any, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call) -> Fact:
+def _fact_of_answer(value: Any, bound: BoundSaga, state: SagaState, call: Call, kept: Kept) -> Fact:
     match value:
         case Landed():
-            payload = step.result.encode(cast("Any", value).result, bound.sealed_for(state, call.step))
+            payload = bound.encoded(cast("Any", value).result, state, call.step, kept)
             return facts.Probed(call.step, call.attempt, facts.Landed.LANDED, payload)
         case NotLanded():
             return facts.Probed(call.step, call.attempt, facts.Landed.NOT_LANDED)

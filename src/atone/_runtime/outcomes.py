@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from typing import Any
 
 from atone._core.state import SagaState, SagaStatus
 from atone.errors import CorruptJournal, StoreClosed, StoreError
@@ -43,15 +44,27 @@ class Outcomes:
     async def expect(self, key: bytes) -> SagaState:
         """Return the state in which the saga settles next (or is settled already)."""
         future: asyncio.Future[SagaState] = asyncio.get_running_loop().create_future()
+        self.join(key, future)
+        try:
+            return await future
+        finally:
+            self.forget(key, future)
+
+    def join(self, key: bytes, future: asyncio.Future[SagaState]) -> None:
+        """Have the future told the state in which the saga settles next; whoever waits for it calls `forget` then."""
         self._waiting.setdefault(key, []).append(future)
         if key not in self._local():
             self._asked.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._poll(), name="atone-outcomes")
-        try:
-            return await future
-        finally:
-            self._forget(key, future)
+
+    def forget(self, key: bytes, future: asyncio.Future[Any]) -> None:
+        """Take back what `join` did; nothing happens if the future was told."""
+        futures = self._waiting.get(key)
+        if futures is not None and future in futures:
+            futures.remove(future)
+            if not futures:
+                del self._waiting[key]
 
     def settle(self, key: bytes, state: SagaState) -> None:
         """Tell everybody who waits for this saga."""
@@ -72,13 +85,6 @@ class Outcomes:
                 if not future.done():
                     future.set_exception(error)
         self._waiting.clear()
-
-    def _forget(self, key: bytes, future: asyncio.Future[SagaState]) -> None:
-        futures = self._waiting.get(key)
-        if futures is not None and future in futures:
-            futures.remove(future)
-            if not futures:
-                del self._waiting[key]
 
     async def _poll(self) -> None:
         while self._waiting:

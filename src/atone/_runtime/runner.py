@@ -11,11 +11,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from atone._core import facts
-from atone._core.commands import Alert, AskCondition, Call, Decision
+from atone._core.commands import Alert, AskCondition, Call, Command, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.journal import AttentionRaised, Entry, SagaParked
@@ -31,6 +30,16 @@ from atone.store import Birth, Hot, Turn, TurnResult
 log = logging.getLogger("atone.saga")
 
 HELD_BACK_LOOK_SECONDS = 1.0
+_APPLIED = TurnResult.APPLIED
+
+
+class _Writing(NamedTuple):
+    """The turn that is being written: what it was decided on, what follows, and what the saga is then."""
+
+    fact: Fact
+    decision: Decision
+    saga: SagaState
+    hot: Hot
 
 
 class Host(Caller, Protocol):
@@ -56,8 +65,9 @@ class Host(Caller, Protocol):
         """Load the saga again, then call `reloaded` or `drop`."""
         ...
 
-    def changed(self, runner: Runner) -> None:
-        """The runner's state has become durable."""
+    @property
+    def on_changed(self) -> Callable[[bytes, SagaState], None]:
+        """What hears each state that has become durable."""
         ...
 
     def release(self, runner: Runner) -> None:
@@ -80,6 +90,7 @@ class Runner:
         "_started",
         "_timer",
         "_writing",
+        "_written",
         "bound",
         "gone",
         "key",
@@ -91,9 +102,10 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._facts: deque[Fact] = deque()
         self._calls = Calls(host, bound, self.tell)
-        self._asking: set[str] = set()
+        self._asking: frozenset[str] = frozenset()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
+        self._written: _Writing | None = None
         self._held_back = False
         self._hot: Hot | None = None
         self._started: Callable[[TurnResult], None] | None = None
@@ -109,7 +121,7 @@ class Runner:
         decision = self._weigh(None, fact)
         plan = self.bound.plan
         birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
-        self._write(fact, decision, birth)
+        self._write(fact, decision, self._releases(decision), birth)
 
     def resume(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestUnfit]) -> None:
         """Go on with a saga that was claimed: whoever ran its open attempts is gone."""
@@ -184,8 +196,9 @@ class Runner:
             decision = self._decide(fact)
             if decision is None:
                 return
-            if decision.entries or self._releases(decision):
-                self._write(fact, decision)
+            released = self._releases(decision)
+            if decision.entries or released:
+                self._write(fact, decision, released)
             else:
                 self._perform(decision)
 
@@ -201,9 +214,12 @@ class Runner:
 
     def _weigh(self, state: SagaState | None, fact: Fact) -> Decision:
         """Decide; if that would begin a call for which there is no thread, decide again that nothing begins now."""
-        now = self._host.now()
-        decision = decide(self.bound.plan, state, fact, now, may_start=not self._host.draining)
-        self._held_back = self._host.threads.none_left and self.bound.threads_for(decision) > 0
+        host = self._host
+        now, may_start = host.now(), not host.draining
+        decision = decide(self.bound.plan, state, fact, now, may_start=may_start)
+        if not self.bound.has_plain_code:
+            return decision
+        self._held_back = host.threads.none_left and self.bound.threads_for(decision) > 0
         return decide(self.bound.plan, state, fact, now, may_start=False) if self._held_back else decision
 
     def _releases(self, decision: Decision) -> bool:
@@ -215,29 +231,33 @@ class Runner:
         # A call that was given up on may still succeed; only its saga's owner can hear it.
         return not self._calls and decision.wake_at - self._host.now() > self._host.keep_seconds
 
-    def _write(self, fact: Fact, decision: Decision, birth: Birth | None = None) -> None:
-        released = self._releases(decision)
-        hot = Hot(decision.saga.status.value, not released, decision.wake_at if released else None)
-        # Giving a saga up without anything to say is a row too: the version is what makes it safe.
-        version = decision.saga.version if decision.entries else decision.saga.version + 1
-        saga = decision.saga if decision.entries else decision.saga._replace(version=version)
-        changed = None if hot == self._hot else hot
-        turn = Turn(self.key, version, self._host.next_commit_id(), encode_entries(decision.entries), changed, birth)
-        self._writing = True
-        self._host.threads.take(self.bound.threads_for(decision))
-        self._host.submit(turn, partial(self._landed, fact, decision, saga, hot))
+    def _write(self, fact: Fact, decision: Decision, released: bool, birth: Birth | None = None) -> None:
+        saga, old = decision.saga, self._hot
+        if not decision.entries:
+            # Giving a saga up without anything to say is a row too: the version is what makes it safe.
+            saga = saga._replace(version=saga.version + 1)
+        hot, host = _hot_after(old, saga, released, decision.wake_at), self._host
+        entries, changed = encode_entries(decision.entries), None if hot is old else hot
+        turn = Turn(self.key, saga.version, host.next_commit_id(), entries, changed, birth)
+        self._writing, self._written = True, _Writing(fact, decision, saga, hot)
+        if self.bound.has_plain_code:
+            host.threads.take(self.bound.threads_for(decision))
+        host.submit(turn, self._landed)
 
-    def _landed(self, fact: Fact, decision: Decision, saga: SagaState, hot: Hot, result: TurnResult) -> None:
-        if result is not TurnResult.APPLIED or self.gone:
+    def _landed(self, result: TurnResult) -> None:
+        assert self._written is not None, "one turn is written at a time"
+        (fact, decision, saga, hot), self._written = self._written, None
+        if self.bound.has_plain_code and (result is not _APPLIED or self.gone):
             self._host.threads.give(self.bound.threads_for(decision))
         if self.gone:
             return
         if self._started is not None:
             started, self._started = self._started, None
             started(result)
+        if result is _APPLIED:
+            self._applied(decision, saga, hot)
+            return
         match result:
-            case TurnResult.APPLIED:
-                self._applied(decision, saga, hot)
             case TurnResult.CONFLICT:
                 # Somebody appended first: keep the fact, read what they wrote, decide again.
                 self._facts.appendleft(fact)
@@ -248,11 +268,13 @@ class Runner:
             case TurnResult.NOT_MINE | TurnResult.TAKEN:
                 self.drop()
                 self._host.release(self)
+            case _:
+                raise AssertionError(f"there is no such result: {result!r}")
 
     def _applied(self, decision: Decision, saga: SagaState, hot: Hot) -> None:
         self._writing = False
         self.state, self._hot = saga, hot
-        self._host.changed(self)
+        self._host.on_changed(self.key, saga)
         if self._calls.heard is not None:
             self._calls.heard.turned(decision, hot.owned)
         if not hot.owned:
@@ -275,17 +297,12 @@ class Runner:
 
     def _perform(self, decision: Decision) -> None:
         for command in decision.commands:
-            match command:
-                case Call():
-                    self._calls.begin(command, decision.saga)
-                case AskCondition(step) if step not in self._asking:
-                    self._asking.add(step)
-                    self._host.spawn(self._ask(step))
-                case Alert(step, failures):
-                    log.warning("saga %s: step %s has failed %d times", decision.saga.saga_id, step, failures)
-                case _:
-                    pass
-        self._stop_timer()
+            if type(command) is Call:
+                self._calls.begin(command, decision.saga)
+            else:
+                self._perform_rarely(command, decision.saga)
+        if self._timer is not None:
+            self._stop_timer()
         if self._host.draining:
             # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
             if decision.idle and not self._asking and not self._facts:
@@ -297,6 +314,13 @@ class Runner:
         elif decision.wake_at is not None:
             delay = max(0.0, decision.wake_at - self._host.now())
             self._timer = self._loop.call_later(delay, self._woke)
+
+    def _perform_rarely(self, command: Command, saga: SagaState) -> None:
+        if isinstance(command, AskCondition) and command.step not in self._asking:
+            self._asking |= {command.step}
+            self._host.spawn(self._ask(command.step))
+        elif isinstance(command, Alert):
+            log.warning("saga %s: step %s has failed %d times", saga.saga_id, command.step, command.failures)
 
     def _woke(self) -> None:
         self._timer = None
@@ -311,9 +335,17 @@ class Runner:
     async def _ask(self, step: str) -> None:
         assert self.state is not None
         fact = await self._host.invoker.condition(self.bound, self.state, step)
-        self._asking.discard(step)
+        self._asking -= {step}
         if not self.gone:
             self.tell(fact)
+
+
+def _hot_after(old: Hot | None, saga: SagaState, released: bool, wake_at: float | None) -> Hot:
+    """Return what others see of the saga: the very same as before if nothing has changed, as at most turns."""
+    if not released and old is not None and old.owned and old.wake_at is None and old.status == saga.status:
+        return old
+    hot = Hot(saga.status.value, not released, wake_at if released else None)
+    return old if old is not None and hot == old else hot
 
 
 def unfit_requests(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfit]:

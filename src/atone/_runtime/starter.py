@@ -14,8 +14,9 @@ from atone._core import facts
 from atone._core.decide import decide
 from atone._runtime.bound import BoundSaga
 from atone._runtime.committer import Committer
-from atone._runtime.ids import CommitIds, new_saga_key, new_worker_id
+from atone._runtime.ids import CommitIds, SagaKeys, new_worker_id
 from atone._runtime.limits import Limits
+from atone._runtime.outcomes import Outcomes
 from atone._runtime.starts import Starts
 from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import aside
@@ -38,7 +39,7 @@ class Starter:
     ) -> None:
         self._store, self._clock, self._limits = store, clock, limits
         self._plans = [StoredPlan(*saga.identity, saga.plan.to_json()) for saga in sagas]
-        self._commit_ids = CommitIds()
+        self._commit_ids, self._new_key = CommitIds(), SagaKeys().next
         self._telemetry = telemetry
         self._starts = Starts(limits.starts_waiting_max)
         self._time = StoreTime(clock)
@@ -71,22 +72,23 @@ class Starter:
                 committer.abandon()
         self._starts.answer_all()
 
-    async def start(
-        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
-    ) -> tuple[bytes, TurnResult | None]:
+    async def start(self, bound: BoundSaga, fact: facts.StartRequested) -> tuple[bytes, TurnResult | None]:
         """Store a saga for the fleet; see `Worker.start`."""
         if self._committer is None:
             raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
-        turn = self.unowned_start(bound, tenant, saga_id, payload, trace)
-        with self._starts.waiting() as answer:
+        turn, answer = self.unowned_start(bound, fact), self._starts.enter()
+        try:
             self._committer.submit(turn, answer.set)
             return turn.key, await answer.future
+        finally:
+            answer.leave()
 
-    def unowned_start(
-        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
-    ) -> Turn:
+    def run_through(self, bound: BoundSaga, fact: facts.StartRequested, outcomes: Outcomes) -> None:
+        """Nothing is run here; see `Worker.run_through`."""
+
+    def unowned_start(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
         """Return the first turn of a saga for the fleet; when it is due is the store's to say: at once."""
-        turn = unowned_start(bound, tenant, saga_id, payload, self.now(), self._commit_ids.next(), trace)
+        turn = unowned_start(bound, fact, self._new_key(), self.now(), self._commit_ids.next())
         assert turn.hot is not None, "a first turn says how the saga stands"
         return turn._replace(hot=turn.hot._replace(wake_at=None))
 
@@ -102,13 +104,10 @@ class Starter:
         self._starts.answer_all()
 
 
-def unowned_start(
-    bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, now: float, commit_id: bytes, trace: str | None
-) -> Turn:
+def unowned_start(bound: BoundSaga, fact: facts.StartRequested, key: bytes, now: float, commit_id: bytes) -> Turn:
     """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
-    fact = facts.StartRequested(tenant, saga_id, payload, trace)
     decision = decide(bound.plan, None, fact, now, may_start=False)
     plan = bound.plan
     hot = Hot(decision.saga.status.value, False, decision.wake_at)
     birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
-    return Turn(new_saga_key(), 1, commit_id, encode_entries(decision.entries), hot, birth)
+    return Turn(key, 1, commit_id, encode_entries(decision.entries), hot, birth)

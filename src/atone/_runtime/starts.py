@@ -7,25 +7,41 @@ is refused at once, with nothing written. Must not know a saga. Kept by the work
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
+from typing import Any
 
+from atone._runtime.outcomes import Outcomes
 from atone.errors import Overloaded
 from atone.store import TurnResult
 
 
 class Answer:
-    """What becomes of one start; None: nobody knows, so look whether it is there."""
+    """What becomes of one start; None: nobody knows, so look whether it is there.
 
-    __slots__ = ("future",)
+    With `outcomes` the future goes on to wait for the saga's end, once its first turn is durable.
+    """
 
-    def __init__(self) -> None:
-        self.future: asyncio.Future[TurnResult | None] = asyncio.get_running_loop().create_future()
+    __slots__ = ("_outcomes", "_starts", "future", "key")
+
+    def __init__(self, starts: Starts, outcomes: Outcomes | None) -> None:
+        self._starts, self._outcomes = starts, outcomes
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.key = b""
 
     def set(self, result: TurnResult | None) -> None:
         """Give the answer; a second one changes nothing."""
-        if not self.future.done():
+        self._starts.discard(self)
+        if self.future.done():
+            return
+        if self._outcomes is not None and result is TurnResult.APPLIED:
+            self._outcomes.join(self.key, self.future)
+        else:
             self.future.set_result(result)
+
+    def leave(self) -> None:
+        """Wait no longer; who is cut off gives up the place, while the turn is written all the same."""
+        self._starts.discard(self)
+        if self._outcomes is not None:
+            self._outcomes.forget(self.key, self.future)
 
 
 class Starts:
@@ -34,10 +50,10 @@ class Starts:
     def __init__(self, most: int) -> None:
         self._most = most
         self._answers: set[Answer] = set()
+        self.discard = self._answers.discard
 
-    @contextmanager
-    def waiting(self) -> Generator[Answer, None, None]:
-        """Wait within the block; who is cut off gives up the place, while the turn is written all the same.
+    def enter(self, outcomes: Outcomes | None = None) -> Answer:
+        """Return what waits for one start, until it is answered or left.
 
         Raises:
             Overloaded: Too many wait already. Nothing was written.
@@ -47,14 +63,11 @@ class Starts:
                 f"{self._most} starts wait for the store already; nothing was written. Try again later, or start fewer "
                 "at a time; the bound is Limits(starts_waiting_max=)."
             )
-        answer = Answer()
+        answer = Answer(self, outcomes)
         self._answers.add(answer)
-        try:
-            yield answer
-        finally:
-            self._answers.discard(answer)
+        return answer
 
     def answer_all(self) -> None:
         """Tell every start under way that nobody knows whether it was written: look, or send it again."""
-        for answer in self._answers:
+        for answer in tuple(self._answers):
             answer.set(None)

@@ -10,13 +10,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 
+from atone._core.plan import Plan
 from atone._core.state import SagaState, SagaStatus
 from atone._runtime.arguments import seconds_of
+from atone._runtime.bound import BoundSaga
 from atone._runtime.outcomes import Outcomes, is_settled
 from atone._runtime.reader import read
+from atone._runtime.views import outcome_of
 from atone.definition import Seconds
 from atone.errors import CorruptJournal, OutcomeTimeout, Shutdown, StoreUnavailable, UnknownSaga
-from atone.outcome import NeedsAttention
+from atone.outcome import NeedsAttention, Outcome
 from atone.store import Query, Store
 
 _IN_NEED = frozenset({SagaStatus.NEEDS_ATTENTION.value})
@@ -82,6 +85,23 @@ class Waiting:
             raise OutcomeTimeout(told)
         async with End(seconds).reached_is(told):
             return await outcomes.expect(key)
+
+    async def outcome(self, bound: BoundSaga, plan: Plan, key: bytes, timeout: Seconds | None) -> Outcome:
+        """Wait as `settled` does, and return how the saga ended; of one that can't be read, that it needs attention."""
+        try:
+            state = await self.settled(key, timeout)
+        except CorruptJournal as damage:
+            return await self.outcome_of_damaged(key, damage)
+        return outcome_of(bound, plan, state)
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """Who waits in this process.
+
+        Raises:
+            Shutdown: The orchestrator is closed.
+        """
+        return self._open()
 
     def heard(self, key: bytes, state: SagaState) -> None:
         """Tell who waits for a saga that has just been let go, if it is settled."""

@@ -14,16 +14,18 @@ from typing import Any
 from atone._core import facts
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga
-from atone._runtime.ids import CommitIds, new_saga_key
+from atone._runtime.deadlines import Deadlines
+from atone._runtime.ids import CommitIds, SagaKeys
 from atone._runtime.invoke import Invoker
 from atone._runtime.limits import Limits
 from atone._runtime.membership import Membership
+from atone._runtime.outcomes import Outcomes
 from atone._runtime.recovery import Recovery
 from atone._runtime.rooms import Rooms
 from atone._runtime.runner import Runner
 from atone._runtime.slots import Slots
 from atone._runtime.starter import unowned_start
-from atone._runtime.starts import Starts
+from atone._runtime.starts import Answer, Starts
 from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import DaemonThreads
 from atone.clock import Clock
@@ -51,9 +53,10 @@ class Worker:
         telemetry: Telemetry | None = None,
     ) -> None:
         self._clock, self._limits = clock, limits
-        self._on_settled, self._on_changed = on_settled, on_changed
+        self._on_settled = on_settled
+        self.on_changed = on_changed
         self.telemetry = telemetry
-        self._commit_ids = CommitIds()
+        self._new_key = SagaKeys().next
         self._threads = DaemonThreads(limits.threads_max, "atone-step")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starts = Starts(limits.starts_waiting_max)
@@ -62,6 +65,7 @@ class Worker:
         self.invoker = Invoker(self._threads)
         self.threads = Slots(limits.threads_max)
         self.rooms = Rooms(limits)
+        self.deadlines = Deadlines()
         self.draining = False
         self.keep_seconds = limits.keep_seconds
         self.cancel_grace_seconds = limits.cancel_grace_seconds
@@ -74,7 +78,7 @@ class Worker:
         self.submit = self.membership.submit
         self.may_call = self.membership.may_call
         self.now = self.membership.time.now
-        self.next_commit_id = self._commit_ids.next
+        self.next_commit_id = CommitIds().next
         self.reread = self.recovery.reread
 
     @property
@@ -105,12 +109,11 @@ class Worker:
         await self.membership.retire()
         self._starts.answer_all()
         self._threads.shutdown()
+        self.deadlines.close()
         for task in list(self._tasks):
             task.cancel()
 
-    async def start(
-        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
-    ) -> tuple[bytes, TurnResult | None]:
+    async def start(self, bound: BoundSaga, fact: facts.StartRequested) -> tuple[bytes, TurnResult | None]:
         """Start a saga here, or store it for later when this worker is full.
 
         Returns its key and what became of the write; None: the worker died meanwhile, so look whether it is there.
@@ -122,26 +125,49 @@ class Worker:
         await self.membership.until_registered()
         if self.draining:
             raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
-        with self._starts.waiting() as answer:
-            if not self.rooms.has(bound.plan.name):
-                turn = self.unowned_start(bound, tenant, saga_id, payload, trace)
-                self.submit(turn, answer.set)
-                if not self.rooms.is_full(bound.plan.name):
-                    self.recovery.wake()
-                return turn.key, await answer.future
-            runner = self.adopt(bound, new_saga_key())
-            try:
-                runner.begin(facts.StartRequested(tenant, saga_id, payload, trace), answer.set)
-            except BaseException:
-                self.release(runner)
-                raise
-            return runner.key, await answer.future
+        answer = self._starts.enter()
+        try:
+            self._begin(bound, fact, answer)
+            return answer.key, await answer.future
+        finally:
+            answer.leave()
 
-    def unowned_start(
-        self, bound: BoundSaga, tenant: str, saga_id: str, payload: bytes, trace: str | None = None
-    ) -> Turn:
+    def run_through(self, bound: BoundSaga, fact: facts.StartRequested, outcomes: Outcomes) -> Answer | None:
+        """Start a saga whose end is awaited too: one future for both, so that nobody is woken in between.
+
+        The answer is the state in which the saga settles, or the same as of `start` if it was not written. Who waits
+        for it calls `leave` then. None: it can't be started at once.
+        """
+        if self.draining or not self.membership.is_registered:
+            return None
+        answer = self._starts.enter(outcomes)
+        try:
+            self._begin(bound, fact, answer)
+        except BaseException:
+            answer.leave()
+            raise
+        return answer
+
+    def _begin(self, bound: BoundSaga, fact: facts.StartRequested, answer: Answer) -> None:
+        """Write a first turn, and have the answer hear of it."""
+        if not self.rooms.has(bound.plan.name):
+            turn = self.unowned_start(bound, fact)
+            answer.key = turn.key
+            self.submit(turn, answer.set)
+            if not self.rooms.is_full(bound.plan.name):
+                self.recovery.wake()
+            return
+        runner = self.adopt(bound, self._new_key())
+        answer.key = runner.key
+        try:
+            runner.begin(fact, answer.set)
+        except BaseException:
+            self.release(runner)
+            raise
+
+    def unowned_start(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
         """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
-        return unowned_start(bound, tenant, saga_id, payload, self.now(), self.next_commit_id(), trace)
+        return unowned_start(bound, fact, self._new_key(), self.now(), self.next_commit_id())
 
     def nudge(self, key: bytes | None = None) -> None:
         """Look at once at what somebody has just asked, instead of at the next poll."""
@@ -162,11 +188,6 @@ class Worker:
         runner = self.runners[key] = Runner(self, bound, key)
         self.rooms.take(bound.plan.name)
         return runner
-
-    def changed(self, runner: Runner) -> None:
-        """Tell who watches."""
-        if runner.state is not None:
-            self._on_changed(runner.key, runner.state)
 
     def release(self, runner: Runner) -> None:
         """Forget the saga; tell who waits for its end, if this is it."""
