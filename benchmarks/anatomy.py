@@ -48,7 +48,7 @@ _TIMED: tuple[tuple[str, Any, str], ...] = (
     ("decide", runner, "decide"),
     ("decide", starter, "decide"),
     ("encode rows", runner, "encode_entries"),
-    ("payloads", Schema, "encode"),
+    ("payloads", Schema, "encode_and_read"),
     ("payloads", Schema, "decode"),
     ("context", BoundSaga, "context"),
     ("context", BoundSaga, "arguments"),

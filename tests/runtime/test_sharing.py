@@ -1,0 +1,153 @@
+"""Which values are decoded once for all steps, and which anew for each: nobody sees what another step changed."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from atone import Completed, Context, Saga, pivot, retriable, step
+from atone.codec import Codec
+from tests.runtime.world import opened, run, sqlite
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Line:
+    item: str
+    colours: tuple[Colour, ...] = ()
+
+
+class Order(msgspec.Struct, frozen=True):
+    id: UUID
+    at: datetime
+    price: Decimal | None
+    lines: frozenset[Line] = frozenset()
+
+
+class Pair(NamedTuple):
+    left: int
+    right: Line
+
+
+@dataclass(frozen=True)
+class Tree:
+    name: str
+    children: tuple[Tree, ...] = ()
+
+
+@dataclass
+class Loose:
+    item: str
+
+
+@dataclass(frozen=True)
+class HoldsList:
+    items: list[str]
+
+
+@dataclass(frozen=True)
+class HoldsLoose:
+    loose: Loose | None
+
+
+@dataclass(frozen=True)
+class Hides:
+    item: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", [])
+
+
+@dataclass(frozen=True)
+class FieldOfItsOwn:
+    item: str
+    seen: list[str] = field(default_factory=list[str], init=False)
+
+
+class LooseStruct(msgspec.Struct):
+    item: str
+
+
+class Typed(TypedDict):
+    item: str
+
+
+class LoosePair(NamedTuple):
+    left: int
+    right: list[int]
+
+
+@pytest.mark.parametrize("kind", [int, str | None, Colour, Line, Order, Pair, Tree, tuple[int, Line], bytes], ids=str)
+def test_what_nobody_can_change_is_shared(kind: Any) -> None:
+    """Frozen all the way down."""
+    assert Codec().schema(kind).is_shareable
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [list[int], dict[str, int], set[int], Any, Loose, HoldsList, HoldsLoose, Hides, FieldOfItsOwn, LooseStruct, Typed,
+     LoosePair, tuple[list[int], ...], Loose | None],
+    ids=str,
+)  # fmt: skip
+def test_what_somebody_could_change_is_not(kind: Any) -> None:
+    """Somewhere in it there is room for a change, or for something hidden."""
+    assert not Codec().schema(kind).is_shareable
+
+
+class Careless(Saga[HoldsList], version=1):
+    """Its steps change what they are handed."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, list[str]]] = []
+
+    @step(no_compensation="nothing is done")
+    async def first(self, ctx: Context[HoldsList]) -> HoldsList:
+        self._see("first", ctx.input)
+        return HoldsList(["kept"])
+
+    @pivot(first)
+    async def second(self, ctx: Context[HoldsList], first: HoldsList) -> Line:
+        self._see("second", ctx.input)
+        self._see("second", first)
+        return Line("as stored")
+
+    @retriable(first, second)
+    async def third(self, ctx: Context[HoldsList], first: HoldsList, second: Line) -> Line:
+        self._see("third", ctx.input)
+        self._see("third", first)
+        return second
+
+    def _see(self, step: str, value: HoldsList) -> None:
+        self.seen.append((step, [*value.items]))
+        value.items.append(f"changed by {step}")
+
+
+def test_no_step_sees_what_another_did_to_its_copy(tmp_path: Path) -> None:
+    """Neither of the input nor of a result."""
+    careless = Careless()
+
+    async def main() -> None:
+        async with opened(sqlite(tmp_path), careless) as orchestrator:
+            outcome = await orchestrator.execute(Careless, HoldsList(["given"]), saga_id="1")
+            assert isinstance(outcome, Completed)
+            assert outcome[Careless.first] == HoldsList(["kept"])
+
+    run(main())
+    assert careless.seen == [
+        ("first", ["given"]),
+        ("second", ["given"]),
+        ("second", ["kept"]),
+        ("third", ["given"]),
+        ("third", ["kept"]),
+    ]
