@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from atone._core import facts
 from atone._core.commands import Call
@@ -39,6 +39,10 @@ class Caller(Protocol):
         """Return the store's time."""
         ...
 
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine beside the sagas; its failure is logged."""
+        ...
+
     def may_call(self) -> bool:
         """Whether the lease still protects a call that begins now."""
         ...
@@ -47,7 +51,7 @@ class Caller(Protocol):
 class Calls:
     """The attempts under way; `tell` hears the fact of each. `heard` tells telemetry, if it is on."""
 
-    __slots__ = ("_bound", "_caller", "_gone", "_kept", "_loop", "_tell", "_under_way", "heard")
+    __slots__ = ("_bound", "_caller", "_gone", "_kept", "_loop", "_tell", "_under_way", "asking", "heard")
 
     def __init__(self, caller: Caller, bound: BoundSaga, tell: Callable[[Fact], None]) -> None:
         self._caller, self._bound, self._tell = caller, bound, tell
@@ -55,6 +59,7 @@ class Calls:
         self._under_way: set[Attempt] = set()
         self._kept: Kept | None = None
         self._gone = False
+        self.asking: frozenset[str] = frozenset()  # the steps whose `when` is being asked
         self.heard: Heard | None = None
 
     def __bool__(self) -> bool:
@@ -79,6 +84,18 @@ class Calls:
         attempt.task = self._loop.create_task(self._run(attempt, state))
         seconds = call.deadline - self._caller.now()
         attempt.expiry = self._caller.deadlines.after(seconds, partial(self._expire, attempt))
+
+    def ask(self, step: str, state: SagaState) -> None:
+        """Ask the step's `when`, unless that is under way."""
+        if step not in self.asking:
+            self.asking |= {step}
+            self._caller.spawn(self._ask(step, state))
+
+    async def _ask(self, step: str, state: SagaState) -> None:
+        fact = await self._caller.invoker.condition(self._bound, state, step)
+        self.asking -= {step}
+        if not self._gone:
+            self._tell(fact)
 
     def interrupt(self) -> None:
         """End what can be ended, for a shutdown: each is told as interrupted and goes on elsewhere."""

@@ -31,7 +31,7 @@ from atone.codec import describe
 from atone.definition import CannotTell, Landed, NotLanded, UserCode
 from atone.errors import PayloadError, Reject, RetryAfter
 
-_COROUTINE: object = CoroutineType  # so typed, the look below narrows nothing for a type checker
+_COROUTINES: frozenset[type] = frozenset({CoroutineType})
 
 
 class Stop(Enum):
@@ -110,7 +110,7 @@ class Invoker:
         else:
             value = await self._in_thread(partial(code.function, saga, *arguments), attempt)
         # `isawaitable` is Python code; nearly always the first look tells.
-        return await value if type(value) is _COROUTINE or inspect.isawaitable(value) else value
+        return await value if type(value) in _COROUTINES or inspect.isawaitable(value) else value
 
     async def _in_thread(self, call: Callable[[], Any], attempt: Attempt | None) -> Any:
         def run() -> tuple[Any, BaseException | None]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 from atone._core import facts
 from atone._core.commands import Alert, AskCondition, Call, Command, Decision
@@ -57,10 +57,6 @@ class Host(Caller, Protocol):
         """Write a turn with the next batch."""
         ...
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run a coroutine beside the sagas; its failure is logged."""
-        ...
-
     async def reread(self, runner: Runner) -> None:
         """Load the saga again, then call `reloaded` or `drop`."""
         ...
@@ -79,9 +75,7 @@ class Runner:
     """One owned saga. `gone` once it is somebody else's, or nobody's."""
 
     __slots__ = (
-        "_asking",
         "_calls",
-        "_commit_id",
         "_facts",
         "_held_back",
         "_host",
@@ -102,7 +96,6 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._facts: deque[Fact] = deque()
         self._calls = Calls(host, bound, self.tell)
-        self._asking: frozenset[str] = frozenset()
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
         self._written: _Writing | None = None
@@ -224,7 +217,7 @@ class Runner:
 
     def _releases(self, decision: Decision) -> bool:
         """Whether the saga needs no owner after this: it is over, waits for a person, or for long enough."""
-        if not decision.idle or self._facts or self._asking:
+        if not decision.idle or self._facts or self._calls.asking:
             return False
         if decision.wake_at is None or self._host.draining:
             return True
@@ -265,11 +258,9 @@ class Runner:
             case TurnResult.REFUSED:
                 self._writing = False
                 self._refused(fact, decision)
-            case TurnResult.NOT_MINE | TurnResult.TAKEN:
+            case _:  # not mine, or taken
                 self.drop()
                 self._host.release(self)
-            case _:
-                raise AssertionError(f"there is no such result: {result!r}")
 
     def _applied(self, decision: Decision, saga: SagaState, hot: Hot) -> None:
         self._writing = False
@@ -305,7 +296,7 @@ class Runner:
             self._stop_timer()
         if self._host.draining:
             # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
-            if decision.idle and not self._asking and not self._facts:
+            if decision.idle and not self._calls.asking and not self._facts:
                 self._facts.append(facts.Woke())
         elif self._held_back:
             self._host.threads.wait(self._woke)
@@ -316,9 +307,8 @@ class Runner:
             self._timer = self._loop.call_later(delay, self._woke)
 
     def _perform_rarely(self, command: Command, saga: SagaState) -> None:
-        if isinstance(command, AskCondition) and command.step not in self._asking:
-            self._asking |= {command.step}
-            self._host.spawn(self._ask(command.step))
+        if isinstance(command, AskCondition):
+            self._calls.ask(command.step, saga)
         elif isinstance(command, Alert):
             log.warning("saga %s: step %s has failed %d times", saga.saga_id, command.step, command.failures)
 
@@ -331,13 +321,6 @@ class Runner:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    async def _ask(self, step: str) -> None:
-        assert self.state is not None
-        fact = await self._host.invoker.condition(self.bound, self.state, step)
-        self._asking -= {step}
-        if not self.gone:
-            self.tell(fact)
 
 
 def _hot_after(old: Hot | None, saga: SagaState, released: bool, wake_at: float | None) -> Hot:
