@@ -6,7 +6,7 @@ Owns the way from an intent to arguments, and from a return value to a payload. 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from msgspec import Struct
 
@@ -30,6 +30,7 @@ from atone.definition import (
 )
 
 _OUTCOME_UNKNOWN = Unknown()
+_NO_HEADERS = headers_of(None)
 _INPUT = -1  # where a step's value is kept under its place
 # A decoded value is kept beside its bytes for as long as the saga runs here; a large one is decoded for each call.
 KEPT_BYTES_MAX = 16_384
@@ -99,6 +100,7 @@ class BoundSaga:
         Raises:
             PayloadError: The stored input or a result can't be decoded.
         """
+        results: Any = _Results(self, state, kept)  # of a mapping, it is all that a context reads
         return Context(
             state.saga_id,
             self.input_of(state, kept),
@@ -107,8 +109,8 @@ class BoundSaga:
             state.version,
             state.tenant,
             deadline,
-            cast("dict[str, Any]", _Results(self, state, kept)),
-            headers_of(trace),
+            results,
+            _NO_HEADERS if trace is None else headers_of(trace),
         )
 
     def input_of(self, state: SagaState, kept: Kept) -> Any:
