@@ -281,8 +281,9 @@ class Store(Protocol):
 
         Workers whose lease is over are declared dead first, for ever. Taken are: unfinished sagas of dead owners,
         unowned sagas that are due, and sagas that are mine but not `known`. `definitions` are (name, version, plan
-        hash). Of a name in `limits` at most that many are taken over, all versions together; what is mine already does
-        not count. A claim that takes something prolongs my lease to `lease_seconds` from now, if it would end sooner.
+        hash). Of a name in `limits` no more are taken than make that many, all versions together; what is mine but not
+        `known` counts first, and is taken all the same. A claim that takes something prolongs my lease to
+        `lease_seconds` from now, if it would end sooner.
 
         Raises:
             WorkerDead: Nothing was written.

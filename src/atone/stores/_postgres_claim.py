@@ -104,6 +104,8 @@ UPDATE atone.sagas AS s SET owner = me.id
 RETURNING s.key
 """
 
+_NAMES = "SELECT name, count(*) FROM atone.sagas WHERE key = ANY ($1::bytea[]) GROUP BY name"
+
 # Nothing of his can come any more: that he is dead was durable before this began to look.
 _FORGET_EMPTY_HANDED = """
 UPDATE atone.workers AS w SET holds = false
@@ -166,7 +168,10 @@ async def claim(session: Session, place: Place, wish: Wish) -> Claimed:
 async def _take(session: Session, place: Place, wish: Wish, seen: Any) -> tuple[bytes, ...]:
     mine = sorted(set(seen["mine"]) - wish.known)[: wish.limit]
     room = wish.limit - len(mine)
-    rooms = [min(room, wish.limits.get(name, room)) for name, _, _ in wish.definitions]
+    taken: dict[str, int] = {}
+    if mine and wish.limits:  # the answer to an earlier claim was lost: they count
+        taken = dict(await session.rows(place.sql(_NAMES), mine))
+    rooms = [max(0, min(room, wish.limits.get(name, room) - taken.get(name, 0))) for name, _, _ in wish.definitions]
     if seen["due"] and max(rooms, default=0) > 0:
         names, versions, hashes = _columns(wish.definitions)
         found = await session.rows(

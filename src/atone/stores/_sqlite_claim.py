@@ -33,6 +33,7 @@ _FORGET = "UPDATE workers SET holds = 0 WHERE id = ?"
 _HOLDS = "SELECT 1 FROM unfinished WHERE owner = ? LIMIT 1"
 _DEFINITIONS = "SELECT name, version, plan_hash, id FROM definitions"
 _MINE = "SELECT key FROM unfinished WHERE owner = ?"
+_NAME = "SELECT name FROM sagas WHERE key = ?"
 _ASKED = "SELECT key FROM unfinished WHERE owner = ? AND asked = 1"
 _ORPHANS = "SELECT key FROM unfinished WHERE owner = ? AND definition = ? LIMIT ?"
 _DUE = """
@@ -91,7 +92,8 @@ def claim(connection: Connection, now: float, wish: Wish) -> Claimed:
     newer = wish.known.intersection(_keys(connection, _ASKED, wish.worker))
     queues, unclaimable = _waiting(connection, wish, left, now)
     taken = sorted(set(mine) - wish.known)[: wish.limit]
-    allowed = _allowed(_in_turns(queues, wish.first), wish.limits)
+    seen = Counter(str(name) for key in taken for (name,) in connection.execute(_NAME, (key,))) if wish.limits else {}
+    allowed = _allowed(seen, _in_turns(queues, wish.first), wish.limits)
     found = list(islice(allowed, max(0, wish.limit - len(taken))))
     connection.executemany(_OWN, [(wish.worker, key) for key in found])
     taken += found
@@ -130,9 +132,11 @@ def _keys(connection: Connection, statement: str, *values: Any) -> list[bytes]:
     return [key for (key,) in connection.execute(statement, values)]
 
 
-def _allowed(waiting: Iterator[tuple[str, bytes]], limits: Mapping[str, int]) -> Iterator[bytes]:
-    """Leave out what would be too many of one name."""
-    seen: Counter[str] = Counter()
+def _allowed(
+    taken: Mapping[str, int], waiting: Iterator[tuple[str, bytes]], limits: Mapping[str, int]
+) -> Iterator[bytes]:
+    """Leave out what would be too many of one name, beside those that are taken anyway."""
+    seen = Counter(taken)
     for name, key in waiting:
         seen[name] += 1
         if seen[name] <= limits.get(name, seen[name]):

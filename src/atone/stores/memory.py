@@ -156,7 +156,7 @@ class MemoryStore:
             taken = [key for key in mine if key not in known][:limit]
             due = [key for key, saga in self._unfinished() if self._is_due(saga, now)]
             queues = [[key for key in due if self._sagas[key].definition == one] for one in sorted(definitions)]
-            allowed = self._allowed(self._in_turns(queues), limits)
+            allowed = self._allowed(taken, self._in_turns(queues), limits)
             for key in islice(allowed, max(0, limit - len(taken))):
                 self._sagas[key].owner = worker
                 taken.append(key)
@@ -263,9 +263,9 @@ class MemoryStore:
             return saga.wake_at is not None and saga.wake_at <= now
         return saga.owner not in self._workers or self._workers[saga.owner].dead
 
-    def _allowed(self, keys: Iterator[bytes], limits: Mapping[str, int]) -> Iterator[bytes]:
-        """Leave out what would be too many of one name."""
-        seen: Counter[str] = Counter()
+    def _allowed(self, taken: Sequence[bytes], keys: Iterator[bytes], limits: Mapping[str, int]) -> Iterator[bytes]:
+        """Leave out what would be too many of one name, beside those that are taken anyway."""
+        seen = Counter(self._sagas[key].birth.name for key in taken)
         for key in keys:
             name = self._sagas[key].birth.name
             seen[name] += 1
