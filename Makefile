@@ -1,5 +1,5 @@
 # Everything a checkout does. It needs Python 3.11 or newer and make; the rest goes into its own environment.
-#   make demo     orders cross three services, with crashes on the way, and the books balance
+#   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet)
 #   make test     the whole suite                 (make test T=tests/core ARGS=-x   a part of it)
 #   make check    ruff, mypy --strict, pyright strict
 # Another Python beside the first: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -10,6 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
             $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 T      ?= tests
 ARGS   ?=
+STORE  ?= sqlite
 
 BIN   := $(VENV)/bin
 TYPED := $(wildcard src examples benchmarks)
@@ -25,7 +26,7 @@ help:
 	@sed -n '1,5s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.ready
-	$(BIN)/python -m examples.orders.demo $(ARGS)
+	$(BIN)/python -m examples.orders.demo --store $(STORE) $(ARGS)
 
 test: $(VENV)/.ready
 	@$(BIN)/python -m tests.servers.older

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from atone import Orchestrator
 from examples.orders.books import Books, LedgerEntry, Movement, Shelf, check
 from examples.orders.display import books_text
@@ -50,6 +52,15 @@ class Folder:
     def store_url(self) -> str:
         """Atone's store, as a URL."""
         return f"sqlite:///{self.path / 'atone.db'}"
+
+    @property
+    def ends(self) -> Path:
+        """How the sagas ended, where the store itself was thrown away with its server: JSON, by order."""
+        return self.path / "ends.json"
+
+    def write_ends(self, ends: Mapping[str, str]) -> None:
+        """Keep how the sagas ended beside the participants' databases."""
+        self.ends.write_bytes(msgspec.json.encode(ends))
 
     def database(self, service: str) -> Path:
         """The database of one participant."""
@@ -86,10 +97,12 @@ def _rows(database: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-async def saga_ends(store_url: str) -> dict[str, str]:
+async def saga_ends(folder: Folder) -> dict[str, str]:
     """Return the status of each order's saga, by the order's id."""
+    if folder.ends.exists():
+        return msgspec.json.decode(folder.ends.read_bytes(), type=dict[str, str])
     # No definition is given, so nothing is run here: this only looks.
-    async with Orchestrator(store_url, sagas=[]) as orchestrator:
+    async with Orchestrator(folder.store_url, sagas=[]) as orchestrator:
         return await statuses_of_orders(orchestrator)
 
 
@@ -111,7 +124,7 @@ def main() -> int:
     if not folder.orders.exists():
         print(f"{folder.path} holds no run. Next: make one with examples.orders.demo --keep FOLDER.", file=sys.stderr)
         return 2
-    books = read_books(folder, asyncio.run(saga_ends(folder.store_url)))
+    books = read_books(folder, asyncio.run(saga_ends(folder)))
     mistakes = check(books)
     print(books_text(books, mistakes))
     return 1 if mistakes else 0

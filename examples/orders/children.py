@@ -11,8 +11,9 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -59,6 +60,16 @@ class Child:
             self._process.kill()
         await self._process.wait()
 
+    def refuse_end(self) -> None:
+        """Raise EOFError if it has ended by itself."""
+        if self._process.returncode is not None:
+            raise EOFError(f"{self.name} has ended by itself, with status {self._process.returncode}")
+
+    async def drain(self) -> int:
+        """Ask it with SIGTERM to end its work and go; return its exit status."""
+        self._process.terminate()
+        return await self.wait()
+
     async def wait(self) -> int:
         """Wait until it ends by itself; return its exit status."""
         return await self._process.wait()
@@ -74,20 +85,37 @@ class Child:
 
 
 @asynccontextmanager
-async def child(name: str, module: str, *arguments: str) -> AsyncGenerator[Child, None]:
-    """Run `python -m module` while the block lasts."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        # Ctrl-C goes to the parent alone, which then stops its children in order.
-        start_new_session=True,
-    )
+async def child(
+    name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None, log: Path | None = None
+) -> AsyncGenerator[Child, None]:
+    """Run `python -m module` while the block lasts; `environment` is added to ours, standard error goes to `log`."""
+    with ExitStack() as stack:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            module,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=None if log is None else stack.enter_context(log.open("ab")),
+            env={**os.environ, **(environment or {})},
+            # Ctrl-C goes to the parent alone, which then stops its children in order.
+            start_new_session=True,
+        )
     running = Child(name, process)
     try:
         yield running
     finally:
         await running.stop()
+
+
+async def finished(module: str, *arguments: str) -> None:
+    """Run `python -m module` to its end.
+
+    Raises:
+        EOFError: it failed; what it said stands on standard error.
+    """
+    async with child(module, module, *arguments) as running:
+        status = await running.wait()
+    if status:
+        raise EOFError(f"python -m {module} {arguments[0]} has ended with status {status}")

@@ -1,50 +1,21 @@
 """Runs the orders through the three services, kills the orchestrator on the way, and starts it again.
 
-Owns the processes of a run and the moments of the kills. Looks into no database: the books are the demo's business,
+Owns the orchestrator's process and the moments of the kills. Looks into no database: the books are the demo's business,
 after everything here has stopped. Every process is a `child`, which goes when the demo goes, whatever ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 
-import httpx
 import msgspec
 
 from examples.orders.audit import Folder
 from examples.orders.children import Child, child
 from examples.orders.display import Display, Progress, numbers
-from examples.orders.faults import Rates
-
-SERVICES = ("inventory", "payments", "shipping")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to run the orders."""
-
-    kill_after: tuple[float, ...]
-    """At which shares of ended orders the orchestrator is killed, from 0 to 1."""
-    faults: Rates
-    seed: int
-    inflight: int
-    limit_seconds: float
-
-
-@dataclass(slots=True)
-class Ended:
-    """How the run went, before anybody looks at the books."""
-
-    in_time: bool = True
-    kills: list[Mapping[str, int]] = field(default_factory=list[Mapping[str, int]])
-    """How many sagas stood where, at each kill."""
-    causes: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Why sagas were compensated, with how many for each cause."""
-    met: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
-    """What the services met: `faults` on purpose, and repeats and late calls at the `guard`."""
+from examples.orders.running import Ended, Settings, met, services
 
 
 class CrashRun:
@@ -60,7 +31,7 @@ class CrashRun:
         Raises:
             EOFError: a process ended by itself where it should not.
         """
-        async with self._services() as ports:
+        async with services(self._folder, self._settings) as ports:
             self._display.say(", ".join(f"{name} on port {port}" for name, port in ports.items()))
             try:
                 async with asyncio.timeout(self._settings.limit_seconds):
@@ -70,22 +41,8 @@ class CrashRun:
             except TimeoutError:
                 self._ended.in_time = False
                 self._display.say(f"not every saga has ended within {self._settings.limit_seconds:g} seconds")
-            self._ended.met = await _met(ports)
+            self._ended.met = await met(ports)
         return self._ended
-
-    @asynccontextmanager
-    async def _services(self) -> AsyncGenerator[dict[str, int], None]:
-        """Run the three services while the block lasts, on free ports. At its end they finish what is under way."""
-        async with AsyncExitStack() as stack:
-            started: dict[str, Child] = {}
-            for name in SERVICES:
-                options = ["--stop-with-stdin", f"--database={self._folder.database(name)}"]
-                options += [f"--faults={self._settings.faults}", f"--seed={self._settings.seed}"]
-                options += [f"--stock={self._folder.stock}"] if name == "inventory" else []
-                started[name] = await stack.enter_async_context(child(name, f"examples.orders.{name}", *options))
-            yield {
-                name: msgspec.convert(await running.read(), dict[str, int])["port"] for name, running in started.items()
-            }
 
     def _orchestrator(self, ports: Mapping[str, int]) -> AbstractAsyncContextManager[Child]:
         urls = [f"--{name}=http://127.0.0.1:{port}" for name, port in ports.items()]
@@ -120,15 +77,3 @@ class CrashRun:
         progress = msgspec.convert(await running.read(), Progress)
         self._display.show(progress)
         return progress
-
-
-async def _met(ports: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Add up what the services met."""
-    sums: dict[str, dict[str, int]] = {"faults": {}, "guard": {}}
-    async with httpx.AsyncClient(timeout=10) as http:
-        for port in ports.values():
-            met: dict[str, dict[str, int]] = (await http.get(f"http://127.0.0.1:{port}/counts")).json()
-            for group, counts in met.items():
-                for name, count in counts.items():
-                    sums[group][name] = sums[group].get(name, 0) + count
-    return sums

@@ -1,7 +1,8 @@
 """The demo: `python -m examples.orders.demo` sends orders through three services, with a crash on the way.
 
 Owns the command line, the folder of the run, and the verdict. Exit status 0 only if every saga has ended and the books
-balance; 1 if not, 2 if there was nothing to run. What happens in between is `crash_run`'s.
+balance; 1 if not, 2 if there was nothing to run. What happens in between is `crash_run`'s on SQLite, and
+`fleet_run`'s on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from pathlib import Path
 
 import msgspec
 
+from atone.testing.postgres import NoPostgres, postgres_server
 from examples.orders.audit import Folder, read_books, saga_ends
 from examples.orders.books import check
-from examples.orders.crash_run import CrashRun, Ended, Settings
+from examples.orders.crash_run import CrashRun
 from examples.orders.display import Display, books_text, numbers
 from examples.orders.faults import Rates
+from examples.orders.fleet_run import FleetRun
 from examples.orders.inventory import opening_stock
 from examples.orders.order_file import OrderFile, read_orders
+from examples.orders.running import Ended, Settings
 from examples.orders.service import fault_rates
 
 SHIPPED_ORDERS = Path(__file__).with_name("orders.jsonl")
@@ -49,8 +53,11 @@ def main() -> int:
         print("There is no order to run.", file=sys.stderr)
         return 2
     try:
-        with _folder(options.keep) as folder:
-            return asyncio.run(_demo(options, file, folder))
+        with _folder(options.keep) as folder, _store(options.store, folder) as store_url:
+            return asyncio.run(_demo(options, file, folder, store_url))
+    except NoPostgres as error:
+        print(f"{error} Next: see examples/orders/README.md.", file=sys.stderr)
+        return 2
     except FileExistsError:
         print(f"{options.keep} exists. Next: name a folder that does not.", file=sys.stderr)
         return 2
@@ -71,6 +78,20 @@ def _command_line() -> argparse.ArgumentParser:
         default=[0.4],
         metavar="SHARE",
         help="kill the orchestrator when this share of the orders has ended; several kill it several times, none never",
+    )
+    parser.add_argument(
+        "--store",
+        choices=("sqlite", "postgres"),
+        default="sqlite",
+        help="postgres: three `atone worker` processes on a throw-away server; a kill takes one of them",
+    )
+    parser.add_argument(
+        "--drain-after",
+        type=_share,
+        nargs="*",
+        default=[0.6],
+        metavar="SHARE",
+        help="with postgres: stop a worker with SIGTERM at this share, and start another one",
     )
     parser.add_argument("--seed", type=int, default=1, help="another seed brings other faults")
     parser.add_argument(
@@ -96,6 +117,17 @@ def _folder(keep: Path | None) -> Generator[Folder, None, None]:
         yield Folder(keep)
 
 
+@contextlib.contextmanager
+def _store(kind: str, folder: Folder) -> Generator[str, None, None]:
+    """Return where the sagas are kept; a PostgreSQL is started for it, and gone afterwards."""
+    if kind == "sqlite":
+        yield folder.store_url
+        return
+    print("starting a PostgreSQL of its own", file=sys.stderr, flush=True)
+    with postgres_server() as server:
+        yield server.url()
+
+
 def _share(text: str) -> float:
     share = float(text)
     if not 0 <= share <= 1:
@@ -111,12 +143,13 @@ def _report_file(path: Path, file: OrderFile) -> None:
         print(f"  ... and {len(file.bad_lines) - _BAD_LINES_SHOWN_MAX} more", file=sys.stderr)
 
 
-async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder) -> int:
+async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder, store_url: str) -> int:
     _stop_on_sigterm()
     shutil.copyfile(options.orders, folder.orders)
     folder.stock.write_bytes(msgspec.json.encode(opening_stock(file.orders)))
     settings = Settings(
         kill_after=tuple(options.kill_after),
+        drain_after=tuple(options.drain_after),
         faults=options.faults,
         seed=options.seed,
         inflight=options.inflight,
@@ -124,7 +157,10 @@ async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder) ->
     )
     began = time.monotonic()
     with Display() as display:
-        ended = await CrashRun(settings, folder, display).run()
+        if options.store == "sqlite":
+            ended = await CrashRun(settings, folder, display).run()
+        else:
+            ended = await FleetRun(settings, folder, store_url, file.orders, display).run()
     seconds = time.monotonic() - began
     return await _judge(folder, ended, seconds, as_json=options.json)
 
@@ -139,7 +175,7 @@ def _stop_on_sigterm() -> None:
 
 async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool) -> int:
     """Look into the books, now that nothing can change them any more, and say what they show."""
-    books = read_books(folder, await saga_ends(folder.store_url))
+    books = read_books(folder, await saga_ends(folder))
     mistakes = check(books)
     ends = Counter(books.ends.values())
     if as_json:
@@ -147,6 +183,8 @@ async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool)
             "orders": len(books.orders),
             "sagas": ends,
             "kills": ended.kills,
+            "left_behind": ended.left_behind,
+            "drained": ended.drained,
             "causes": ended.causes,
             **ended.met,
             "mistakes": [str(mistake) for mistake in mistakes],
@@ -154,7 +192,8 @@ async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool)
         }
         print(json.dumps(result))
     else:
-        print(f"\nThe books after {seconds:.1f} s, {len(ended.kills)} kill(s), {numbers(ends)}\n")
+        drained = f", {ended.drained} worker(s) drained" if ended.drained else ""
+        print(f"\nThe books after {seconds:.1f} s, {len(ended.kills)} kill(s){drained}, {numbers(ends)}\n")
         print(books_text(books, mistakes))
         print("\n  not completed because of")
         print("\n".join(f"    {count:4} {cause}" for cause, count in sorted(ended.causes.items())))

@@ -83,6 +83,11 @@ def _progress_line(progress: Progress) -> str:
     return f"  {bar} {progress.ended}/{progress.total}  {numbers(progress.counts)}"
 
 
+def kind_of(cause: str) -> str:
+    """Return a cause without its particulars: the step and the first part of what it said."""
+    return ": ".join(cause.split(": ")[:2])
+
+
 def numbers(counts: Mapping[str, int]) -> str:
     """Return "3 running, 12 completed" for the counts that are not zero, statuses in the order of a saga's life."""
     names = sorted(counts, key=lambda name: (_LIFE.index(name) if name in _LIFE else len(_LIFE), name))

@@ -21,7 +21,7 @@ from atone import Compensated, Completed, Failed, NeedsAttention, Orchestrator, 
 from examples.orders.audit import saga_id_of, statuses_of_orders
 from examples.orders.children import when_stdin_closes
 from examples.orders.clients import Inventory, Payments, Shipping
-from examples.orders.display import Progress
+from examples.orders.display import Progress, kind_of
 from examples.orders.domain import Order
 from examples.orders.order_file import read_orders
 from examples.orders.saga import PlaceOrder
@@ -75,7 +75,7 @@ class _Run:
             self._report()
             match await handle.outcome():
                 case Compensated(cause) | NeedsAttention(cause=cause) | Failed(cause):
-                    self._causes[_kind_of(cause)] += 1
+                    self._causes[kind_of(cause)] += 1
                 case Completed():
                     pass
 
@@ -87,11 +87,6 @@ class _Run:
     def _report(self, *, done: bool = False) -> None:
         progress = Progress(len(self._orders), dict(self._counts), dict(self._causes), done)
         print(msgspec.json.encode(progress).decode(), flush=True)
-
-
-def _kind_of(cause: str) -> str:
-    """Return a cause without its particulars: the step and the first part of what it said."""
-    return ": ".join(cause.split(": ")[:2])
 
 
 def _stop_with_stdin() -> None:

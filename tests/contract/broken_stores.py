@@ -349,6 +349,37 @@ class NothingIsUnclaimable(ChangedClaim):
         return claimed._replace(unclaimable=0)
 
 
+class BoundsOfDefinitionsAreIgnored(ChangedClaim):
+    def asked(self, worker: str, wish: dict[str, Any]) -> None:
+        wish["limits"] = {}
+
+
+class BoundsForgetWhatIsMine(Broken):
+    def _allowed(self, taken: Any, keys: Any, limits: Any) -> Any:
+        return super()._allowed((), keys, limits)
+
+
+class TheNewestVersionFillsItsBound(Broken):
+    def _in_turns(self, queues: Any) -> Any:
+        return (key for queue in reversed(queues) for key in queue)
+
+
+class StartsWithoutAWorkerAreNeverDue(Broken):
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+        results = await super().commit(worker, turns)
+        for turn in turns:
+            if worker is None and turn.hot is not None and turn.hot.wake_at is None and turn.key in self._sagas:
+                self._sagas[turn.key].wake_at = None
+        return results
+
+
+class AnybodyWritesToTheUnowned(Broken):
+    async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+        if worker is not None:
+            return await super().commit(worker, turns)
+        return [TurnResult.APPLIED if turn.birth is None else self._append(None, turn, self._clock()) for turn in turns]
+
+
 class NewsIsDropped(ChangedClaim):
     def answered(self, worker: str, claimed: Claimed) -> Claimed:
         return claimed._replace(newer=())
