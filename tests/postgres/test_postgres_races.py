@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -373,5 +373,52 @@ def test_a_row_that_somebody_holds_for_too_long_is_an_outage_and_no_verdict(post
                     await store.commit(worker, [turn])
                 blocker.rollback()
             assert await store.commit(worker, [turn]) == [APPLIED]
+
+    asyncio.run(main())
+
+
+def test_a_birth_under_way_when_its_worker_is_declared_dead_is_not_forgotten(postgres_bench: Bench) -> None:
+    """Whoever declares the worker dead looks anew afterwards: what was born meanwhile is his to take."""
+    place = postgres_bench.place()
+
+    async def main() -> None:
+        async with stores(place, 2) as (store, other):
+            worker, heir = await worker_on(store), await worker_on(other, 1000)
+            born = birth_of(b"1" * 16)
+            with held(postgres_bench, place) as blocker:
+                blocker.execute("INSERT INTO journal VALUES (%s, 1, 0, '', '')", [born.key])
+                writing = asyncio.ensure_future(store.commit(worker, [born]))
+                await waiting(place)
+                place.advance(LEASE_SECONDS + 1)
+                taking = asyncio.ensure_future(claim(other, heir))
+                await waiting(place, 2)
+                blocker.rollback()
+            assert await writing == [APPLIED]
+            assert await taking or await claim(other, heir)  # not at once perhaps, but not never
+            assert place.sql("SELECT owner FROM sagas") == [(heir,)]
+
+    asyncio.run(main())
+
+
+def test_a_claim_that_meets_its_own_workers_death_takes_nothing(postgres_bench: Bench) -> None:
+    """Sagas taken by a worker that was dead already, and perhaps forgotten, would be nobody's for ever."""
+    place = postgres_bench.place()
+
+    async def main() -> None:
+        async with stores(place, 2) as (store, other):
+            gone, heir = await worker_on(store), await worker_on(other, 1000)
+            first = birth_of(b"1" * 16)
+            await store.commit(gone, [first])
+            store.renew(gone, 0)
+            with held(postgres_bench, place) as death:
+                death.execute("UPDATE workers SET dead = true, holds = false WHERE id = %s", [heir])
+                taking = asyncio.ensure_future(claim(other, heir))
+                await waiting(place)
+                death.commit()
+            with suppress(WorkerDead):
+                assert await taking == ()
+            assert place.sql("SELECT owner FROM sagas") == [(gone,)]
+            survivor = await worker_on(store)
+            assert await claim(store, survivor) == (first.key,)
 
     asyncio.run(main())
