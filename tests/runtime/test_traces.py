@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from atone import Compensated, Completed, Context, Landed, Reject, Saga, Tried, step
 from atone.blocking import BlockingOrchestrator
 from atone.errors import ConflictingStart, DefinitionError
-from atone.integrations.opentelemetry import OpenTelemetry
+from atone.integrations.opentelemetry import OpenTelemetry, Tracing
 from atone.orchestrator import Orchestrator
 from tests.runtime.watched import Traces, context_of, linked, parent_of
 from tests.runtime.world import (
@@ -306,14 +306,14 @@ def test_something_else_than_an_observer_is_refused(tmp_path: Path) -> None:
 def test_an_observer_that_fails_hurts_nobody(tmp_path: Path, traces: Traces, caplog: pytest.LogCaptureFixture) -> None:
     """The saga ends, the other observer hears it, and the failure is logged once, without its text."""
 
-    class Broken(OpenTelemetry):
+    class Broken(Tracing):
         def follow(self, saga: Any) -> Any:
             raise ValueError("a secret")
 
         def committed(self, turns: int, seconds: float) -> None:
             raise ValueError("a secret")
 
-    broken = Broken(tracer_provider=traces.provider)
+    broken = Broken(traces.provider)
     assert isinstance(run(_ordered(tmp_path, World(), [broken, traces.telemetry])), Completed)
     assert "step ship" in traces.names
     said = [record.getMessage() for record in caplog.records if record.name == "atone.telemetry"]

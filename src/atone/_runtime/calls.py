@@ -19,6 +19,7 @@ from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga, Kept
 from atone._runtime.deadlines import Deadlines
 from atone._runtime.invoke import Attempt, Invoker, Stop, timed_out
+from atone._runtime.logs import of_saga
 from atone._runtime.slots import Slots
 from atone._runtime.telemetry import Heard
 
@@ -34,6 +35,11 @@ class Caller(Protocol):
     deadlines: Deadlines
     threads: Slots
     cancel_grace_seconds: float
+
+    @property
+    def id(self) -> str:
+        """The worker's id."""
+        ...
 
     def now(self) -> float:
         """Return the store's time."""
@@ -130,7 +136,9 @@ class Calls:
             return
         if self._gone:
             how = (state.saga_id, call.operation.value, call.step, type(fact).__name__)
-            log.warning("saga %s: %s of step %s ended after the saga was let go: %s", *how)
+            what = {"step": call.step, "operation": call.operation.value, "attempt": call.attempt}
+            known = of_saga(self._bound.plan, state, **what, worker=self._caller.id)
+            log.warning("saga %s: %s of step %s ended after the saga was let go: %s", *how, extra=known)
         elif not attempt.told or isinstance(fact, facts.Succeeded):
             self._tell(fact)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TypeAlias
 
+from atone._runtime.logs import about, report, told
 from atone._runtime.telemetry import Telemetry
 from atone.errors import StoreClosed, StoreUnavailable, WorkerDead
 from atone.store import Store, Turn, TurnResult
@@ -103,9 +104,9 @@ class Committer:
         for landed, result in zip(waiting[at:end], results[at:end], strict=True):
             try:
                 landed(result)
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - as follows
                 # That saga stands still until it is claimed again; its neighbours in the batch must hear theirs.
-                log.exception("a saga could not take in that its turn is %s", result.value)
+                report(log, f"a saga could not take in that its turn is {result.value}", error, worker=self._worker)
         if end < len(waiting):
             asyncio.get_running_loop().call_soon(self._deliver, waiting, results, end)
 
@@ -116,7 +117,8 @@ class Committer:
                 return list(await self._store.commit(self._worker, turns))
             except (WorkerDead, StoreClosed) as end:
                 # A store that somebody closed under us opens for nobody here: as far as it goes, this life is over.
-                log.warning("worker %s is dead; its sagas go on elsewhere: %s", self._worker or "(none)", end)
+                who = self._worker or "(none)"
+                log.warning("worker %s is dead; its sagas go on elsewhere: %s", who, end, extra=about(worker=who))
                 self._queue.clear()
                 if self._telemetry is not None and isinstance(end, WorkerDead):
                     self._telemetry.refused_as_dead(len(turns))
@@ -124,10 +126,11 @@ class Committer:
                 return None
             except StoreUnavailable as error:
                 # The outcome is unknown, so the same turns are sent again; reading instead would settle nothing.
-                log.warning("commit of %d turns: %s; sending it again", len(turns), error)
-            except Exception:
+                known = about(error, worker=self._worker)
+                log.warning("commit of %d turns: %s; sending it again", len(turns), told(error), extra=known)
+            except Exception as error:  # noqa: BLE001 - as follows
                 # A damaged store, or a bug in it, is not ours to judge; keep the facts, and keep saying so.
-                log.exception("commit of %d turns failed; sending it again", len(turns))
+                report(log, f"commit of {len(turns)} turns failed; sending it again", error, worker=self._worker)
             if self._telemetry is not None:
                 self._telemetry.commit_repeated(len(turns))
             await asyncio.sleep(pause)

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from atone._runtime.logs import about, told
 from atone.clock import Clock
 from atone.errors import WorkerDead
 from atone.store import Lease, Store
@@ -71,7 +72,9 @@ class Heartbeat:
         pause = self._lease_seconds / 3
         while not self._stopped.wait(pause):
             if self._clock.monotonic() - self._ticked > self._stall_seconds:
-                log.error("the event loop has not run for %.0f s; the lease is left to end", self._stall_seconds)
+                known = about(worker=self._worker)
+                stalled = self._stall_seconds
+                log.error("the event loop has not run for %.0f s; the lease is left to end", stalled, extra=known)
                 pause = self._lease_seconds / 3
                 continue
             pause = self._lease_seconds / 3 if self._renew() else min(0.5, self._lease_seconds / 10)
@@ -85,7 +88,8 @@ class Heartbeat:
             self._tell(self._on_dead)
             return True
         except Exception as error:  # noqa: BLE001 - without this thread the worker dies, whatever was wrong once
-            log.warning("the lease of worker %s could not be renewed: %s", self._worker, error)
+            known = about(error, worker=self._worker)
+            log.warning("the lease of worker %s could not be renewed: %s", self._worker, told(error), extra=known)
             return False
         self.until = asked_at + self._lease_seconds
         answered_at = self._clock.monotonic()

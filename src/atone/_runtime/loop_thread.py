@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from atone._runtime.logs import report
 from atone.errors import AtoneError, CalledInLoop, Shutdown
 
 T = TypeVar("T")
@@ -185,5 +186,5 @@ def _close_all() -> None:
     for thread in tuple(_ever_opened):
         try:
             thread.close()
-        except Exception:
-            log.exception("an orchestrator could not be closed at the interpreter's end")
+        except Exception as error:  # noqa: BLE001 - the others are closed all the same
+            report(log, "an orchestrator could not be closed at the interpreter's end", error)

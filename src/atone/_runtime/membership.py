@@ -16,6 +16,7 @@ from atone._runtime.committer import Committer
 from atone._runtime.heartbeat import Heartbeat
 from atone._runtime.ids import new_worker_id
 from atone._runtime.limits import Limits
+from atone._runtime.logs import about, told
 from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import aside
 from atone.clock import Clock, StoreTime
@@ -97,7 +98,8 @@ class Membership:
             await aside(partial(self._store.renew, self.id, 0.0))
         except (StoreError, TimeoutError) as error:
             committer.abandon()
-            log.warning("worker %s could not retire (%s); its lease ends by itself", self.id, error)
+            known = about(error, worker=self.id)
+            log.warning("worker %s could not retire (%s); its lease ends by itself", self.id, told(error), extra=known)
 
     def die(self, worker: str) -> None:
         """Drop everything: somebody else owns it now. Then come back under a new id.
@@ -131,7 +133,7 @@ class Membership:
             try:
                 await self.register()
             except Exception as error:  # noqa: BLE001 - without a registration nothing runs, so nothing ends the trying
-                log.warning("registering again: %s", error)
+                log.warning("registering again: %s", told(error), extra=about(error))
                 await asyncio.sleep(self._limits.poll_seconds)
             else:
                 return

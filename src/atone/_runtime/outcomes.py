@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from atone._core.state import SagaState, SagaStatus
+from atone._runtime.logs import about, report, told
 from atone.errors import CorruptJournal, StoreClosed, StoreError
 from atone.store import FINAL_STATUSES, Query, Store
 
@@ -97,10 +98,10 @@ class Outcomes:
                     for key in keys:  # no look will ever tell them
                         self._fail(key, error)
                 except StoreError as error:
-                    log.warning("waiting for outcomes: %s", error)
-                except Exception:
+                    log.warning("waiting for outcomes: %s", told(error), extra=about(error))
+                except Exception as error:  # noqa: BLE001 - as follows
                     # Whoever waits would wait for ever without a next look.
-                    log.exception("waiting for outcomes")
+                    report(log, "waiting for outcomes", error)
             await self._pause()
 
     async def _pause(self) -> None:

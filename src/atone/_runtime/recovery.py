@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga
 from atone._runtime.limits import Limits
+from atone._runtime.logs import about, of_saga, report, told
 from atone._runtime.membership import Membership
 from atone._runtime.reader import state_of
 from atone._runtime.rooms import Promise, Rooms
@@ -81,7 +82,8 @@ class Recovery:
             try:
                 loaded = (await self._store.load([runner.key]))[0]
             except StoreError as error:
-                log.warning("reading saga %s again: %s", runner.key.hex(), error)
+                known = of_saga(runner.bound.plan, runner.state, worker=self._membership.id)
+                log.warning("reading saga %s again: %s", runner.key.hex(), told(error), extra=known)
                 await asyncio.sleep(self._limits.poll_seconds)
                 continue
             worker = self._membership.id
@@ -104,9 +106,9 @@ class Recovery:
             except WorkerDead:
                 self._membership.die(worker)
             except AtoneError as error:
-                log.warning("looking for sagas to take over: %s", error)
-            except Exception:
-                log.exception("looking for sagas to take over failed; trying again")
+                log.warning("looking for sagas to take over: %s", told(error), extra=about(error, worker=worker))
+            except Exception as error:  # noqa: BLE001 - whatever it was, what others left must be found
+                report(log, "looking for sagas to take over failed; trying again", error, worker=worker)
             if more:
                 continue
             # Jitter keeps many workers from asking at the same moment.
@@ -160,9 +162,11 @@ class Recovery:
         if claimed.unclaimable != self.unclaimable:
             self.unclaimable = claimed.unclaimable
             if claimed.unclaimable:
-                log.warning("%d due sagas have a definition that is not registered here", claimed.unclaimable)
+                lacking = "%d due sagas have a definition that is not registered here"
+                log.warning(lacking, claimed.unclaimable, extra=about(worker=self._membership.id))
         if claimed.dead_letters:
-            log.warning("%d early events found no saga in time; see the dead letters", claimed.dead_letters)
+            lost = "%d early events found no saga in time; see the dead letters"
+            log.warning(lost, claimed.dead_letters, extra=about(worker=self._membership.id))
 
     async def _take(self, keys: Iterable[bytes]) -> None:
         keys = [key for key in keys if key not in self._registry.runners]
@@ -183,10 +187,11 @@ class Recovery:
         try:
             state = state_of(runner.bound.plan, loaded)
             unfit = unfit_requests(runner.bound, state)
-        except Exception as broken:
-            known = isinstance(broken, CorruptJournal)
-            log.error("saga %s: %s", loaded.summary.saga_id, broken, exc_info=None if known else broken)  # noqa: TRY400
-            why = str(broken) if known else f"internal: {describe(broken)}"
+        except Exception as broken:  # noqa: BLE001 - as said
+            is_known = isinstance(broken, CorruptJournal)
+            known = of_saga(runner.bound.plan, None, saga_id=loaded.summary.saga_id, worker=self._membership.id)
+            report(log, f"saga {loaded.summary.saga_id}", broken, **known)
+            why = str(broken) if is_known else f"internal: {describe(broken)}"
             runner.listen(loaded.summary.tenant, loaded.summary.saga_id, None)
             runner.park(why, max((row.version for row in loaded.rows), default=0))
             return

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from atone._core import facts
 from atone._core.commands import Alert, AskCondition, Call, Command, Decision
@@ -21,7 +21,8 @@ from atone._core.journal import AttentionRaised, Entry, SagaParked
 from atone._core.state import Request, SagaState, SagaStatus
 from atone._runtime.bound import BoundSaga, BoundStep, payload_context
 from atone._runtime.calls import Caller, Calls
-from atone._runtime.telemetry import Telemetry
+from atone._runtime.logs import of_saga, report
+from atone._runtime.telemetry import Subject, Telemetry
 from atone._runtime.wire import encode_entries
 from atone.codec import describe
 from atone.errors import PayloadError
@@ -30,6 +31,8 @@ from atone.store import Birth, Hot, Turn, TurnResult
 log = logging.getLogger("atone.saga")
 
 HELD_BACK_LOOK_SECONDS = 1.0
+_KEEPS_FAILING = "saga %s: step %s has failed %d times"
+_NOT_PARKED = "saga %s could not be parked (%s); it is claimed again later"
 _APPLIED = TurnResult.APPLIED
 
 
@@ -120,18 +123,17 @@ class Runner:
         """Go on with a saga that was claimed: whoever ran its open attempts is gone."""
         self.state, self._hot, self._writing = state, hot, False
         self._facts.extend(unfit)
-        self.listen(state.tenant, state.saga_id, state.trace)
-        if self._calls.heard is not None:
-            self._calls.heard.claimed()
+        self.listen(state.tenant, state.saga_id, state.trace, claimed=True)
         for step, found in zip(self.bound.plan.steps, state.steps, strict=True):
             if found.open is not None:
                 self._facts.append(facts.Lost(step.name, found.open.operation, found.open.attempt))
         self.tell(facts.Woke())
 
-    def listen(self, tenant: str, saga_id: str, trace: str | None) -> None:
+    def listen(self, tenant: str, saga_id: str, trace: str | None, *, claimed: bool = False) -> None:
         """Have telemetry hear of this saga, if there is any."""
-        if self._host.telemetry is not None and self._calls.heard is None:
-            self._calls.heard = self._host.telemetry.follow(self.bound.plan, tenant, saga_id, trace)
+        if self._host.telemetry is not None:
+            subject = Subject(self.bound.plan.name, self.bound.plan.version, saga_id, tenant, trace)
+            self._calls.heard = self._host.telemetry.follow(subject, claimed)
 
     def tell(self, fact: Fact) -> None:
         """Add a fact; it is decided as soon as the write under way is durable."""
@@ -176,7 +178,7 @@ class Runner:
 
     def _parked(self, result: TurnResult) -> None:
         if result is not TurnResult.APPLIED:
-            log.error("saga %s could not be parked (%s); it is claimed again later", self.key.hex(), result.value)
+            log.error(_NOT_PARKED, self.key.hex(), result.value, extra=_fields(self, self._host))
         elif self._calls.heard is not None:
             self._calls.heard.parked()
         self.state = None
@@ -199,9 +201,9 @@ class Runner:
         assert self.state is not None
         try:
             return self._weigh(self.state, fact)
-        except Exception as error:
-            # An assertion of the law failed: this saga stops where it is, no other is touched.
-            log.exception("saga %s can't be decided on %s", self.state.saga_id, type(fact).__name__)
+        except Exception as error:  # noqa: BLE001 - an assertion of the law failed: this saga stops, no other does
+            what = f"saga {self.state.saga_id} can't be decided on {type(fact).__name__}"
+            report(log, what, error, **_fields(self, self._host))
             self.park(f"internal: {describe(error)}", self.state.version)
             return None
 
@@ -310,7 +312,8 @@ class Runner:
         if isinstance(command, AskCondition):
             self._calls.ask(command.step, saga)
         elif isinstance(command, Alert):
-            log.warning("saga %s: step %s has failed %d times", saga.saga_id, command.step, command.failures)
+            known = _fields(self, self._host, step=command.step)
+            log.warning(_KEEPS_FAILING, saga.saga_id, command.step, command.failures, extra=known)
 
     def _woke(self) -> None:
         self._timer = None
@@ -329,6 +332,11 @@ def _hot_after(old: Hot | None, saga: SagaState, released: bool, wake_at: float 
         return old
     hot = Hot(saga.status.value, not released, wake_at if released else None)
     return old if old is not None and hot == old else hot
+
+
+def _fields(runner: Runner, host: Host, **more: Any) -> dict[str, Any]:
+    """Return what a log record about a runner's saga carries."""
+    return of_saga(runner.bound.plan, runner.state, worker=host.id, **more)
 
 
 def unfit_requests(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfit]:

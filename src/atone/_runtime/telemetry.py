@@ -116,10 +116,12 @@ class SagaObserver:
 class Observer:
     """Hears what one worker does. Override what you want to hear; every method must return at once.
 
-    `census_seconds` is how often it wants to hear a census; None: never.
+    `census_seconds` is how often it wants to hear a census; None: never. One that is made of `parts` hears nothing
+    itself.
     """
 
     census_seconds: float | None = None
+    parts: Sequence[Observer] = ()
 
     def starting(self, saga: Subject) -> StartObserver | None:
         """Somebody starts a saga, in the caller's task; `saga.trace` is the context that was given along, if any."""
@@ -150,18 +152,19 @@ class Telemetry:
     """Tells every observer. Made by `Orchestrator` if it was given one."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
-        wishes = [one.census_seconds for one in observers if one.census_seconds is not None]
+        self._observers = tuple(part for one in observers for part in one.parts or (one,))
+        wishes = [one.census_seconds for one in self._observers if one.census_seconds is not None]
         self.census_seconds: float | None = min(wishes, default=None)
 
     def starting(self, saga: Subject) -> Start:
         """Begin to hear one `start`."""
         return Start(_each(self._observers, "starting", saga), saga.trace)
 
-    def follow(self, plan: Plan, tenant: str, saga_id: str, trace: str | None) -> Heard | None:
-        """Return what hears a saga that is run here; None if nobody wants to."""
-        subject = Subject(plan.name, plan.version, saga_id, tenant, trace)
-        observers = _each(self._observers, "follow", subject)
+    def follow(self, saga: Subject, claimed: bool) -> Heard | None:
+        """Return what hears a saga that is run here, by a claim or by its start; None if nobody wants to."""
+        observers = _each(self._observers, "follow", saga)
+        if claimed:
+            _each(observers, "claimed")
         return Heard(observers) if observers else None
 
     def committed(self, results: Sequence[TurnResult], seconds: float) -> None:
@@ -252,10 +255,6 @@ class Heard:
 
     def __init__(self, observers: Sequence[SagaObserver]) -> None:
         self._observers = observers
-
-    def claimed(self) -> None:
-        """Tell that the saga was taken."""
-        _each(self._observers, "claimed")
 
     def turned(self, decision: Decision, owned: bool) -> None:
         """Tell what a turn that is durable now has brought."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from atone._core.state import SagaState
+from atone._runtime.logs import about, told
 from atone._runtime.outcomes import is_settled
 from atone.errors import StoreUnavailable
 
@@ -58,4 +59,4 @@ class Watchers:
             try:
                 return await self._read(key)
             except StoreUnavailable as error:
-                log.warning("watching a saga: %s", error)
+                log.warning("watching a saga: %s", told(error), extra=about(error))

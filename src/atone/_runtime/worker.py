@@ -14,10 +14,12 @@ from typing import Any
 from atone._core import facts
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga
+from atone._runtime.counting import keep_counting
 from atone._runtime.deadlines import Deadlines
 from atone._runtime.ids import CommitIds, SagaKeys
 from atone._runtime.invoke import Invoker
 from atone._runtime.limits import Limits
+from atone._runtime.logs import about, report
 from atone._runtime.membership import Membership
 from atone._runtime.outcomes import Outcomes
 from atone._runtime.recovery import Recovery
@@ -55,7 +57,7 @@ class Worker:
         self._clock, self._limits = clock, limits
         self._on_settled = on_settled
         self.on_changed = on_changed
-        self.telemetry = telemetry
+        self.telemetry, self._store = telemetry, store
         self._new_key = SagaKeys().next
         self._threads = DaemonThreads(limits.threads_max, "atone-step")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -82,6 +84,11 @@ class Worker:
         self.reread = self.recovery.reread
 
     @property
+    def id(self) -> str:
+        """The id of this life."""
+        return self.membership.id
+
+    @property
     def is_registered(self) -> bool:
         """Whether there is a life to write in now."""
         return self.membership.is_registered
@@ -90,6 +97,8 @@ class Worker:
         """Register under a new id and begin to recover."""
         await self.membership.register()
         self.recovery.start()
+        if self.telemetry is not None:
+            self.spawn(keep_counting(self._store, self.telemetry))
 
     async def close(self) -> None:
         """Finish or hand back what is under way, retire the worker's id, and stop."""
@@ -212,12 +221,14 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            report(log, "a background task failed", error, worker=self.membership.id)
 
     def _dropped(self, worker: str) -> None:
         """This life is over, and with it every saga of it: they are somebody else's now."""
-        log.warning("worker %s was declared dead; %d sagas dropped", worker, len(self.runners))
+        dropped = len(self.runners)
+        log.warning("worker %s was declared dead; %d sagas dropped", worker, dropped, extra=about(worker=worker))
         if self.telemetry is not None:
             self.telemetry.lease_lost(len(self.runners))
         runners, self.runners = list(self.runners.values()), {}

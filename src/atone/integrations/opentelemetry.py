@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry, on its API alone: which SDK there is, and where spans go, is the application's to say.
+"""Traces and metrics for OpenTelemetry, on its API alone: which SDK there is, and where they go, the application says.
 
 Owns the spans of a saga and how they hang together: one trace from the start on, whichever workers carry it, found
 again by the context that is stored with the saga. Must not put a payload, a reason or an exception's text into a span.
@@ -7,29 +7,106 @@ Told by `_runtime.telemetry`, made by users. Needs the `otel` extra.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
 
-from atone._runtime.telemetry import Attempted, AttemptObserver, Observer, SagaObserver, StartObserver, Subject
+from atone._runtime.measures import COUNTERS, GAUGES, HISTOGRAMS, Measures, Metric, Tell
+from atone._runtime.telemetry import (
+    CENSUS_SECONDS,
+    Attempted,
+    AttemptObserver,
+    Observer,
+    SagaObserver,
+    StartObserver,
+    Subject,
+)
 from atone._runtime.trace_context import TraceContext, read_text
 
 # What an attempt is called in a trace; the names are few, so that a backend can group by them.
 _VERBS = {"action": "step", "compensation": "compensate", "probe": "probe"}
+_ATTRIBUTES = {
+    "saga": "atone.saga.name",
+    "status": "atone.saga.status",
+    "step": "atone.step",
+    "operation": "atone.operation",
+    "outcome": "atone.outcome",
+    "trigger": "atone.trigger",
+    "why": "atone.why",
+}
 _FINE = frozenset({"succeeded", "rejected", "interrupted", "landed", "not_landed", "cannot_tell"})
 
 
 class OpenTelemetry(Observer):
-    """Trace sagas: a span for each start, claim, attempt, compensation, probe and end, in one trace for each saga.
+    """Trace sagas, and measure them.
 
-    `tracer_provider` is the application's global one if it is left out. While user code runs, its attempt's span is the
-    current one.
+    One trace for each saga, with a span for each start, claim, attempt, compensation, probe and end; while user code
+    runs, its attempt's span is the current one. The providers are the application's global ones if they are left out;
+    `traces=False` or `metrics=False` leaves one half out. `census_seconds` is how often unfinished sagas are counted;
+    None: never, and the gauges of them are left out.
     """
 
-    def __init__(self, *, tracer_provider: trace.TracerProvider | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        traces: bool = True,
+        metrics: bool = True,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        census_seconds: float | None = CENSUS_SECONDS,
+    ) -> None:
+        tracing = [Tracing(tracer_provider)] if traces else []
+        metering = [Metering(meter_provider, census_seconds)] if metrics else []
+        self.parts = (*tracing, *metering)
+
+
+class Metering(Measures):
+    """The metrics, on OpenTelemetry's API."""
+
+    def __init__(self, meter_provider: MeterProvider | None, census_seconds: float | None) -> None:
+        meter = get_meter("atone", meter_provider=meter_provider)
+        super().__init__(_Instruments(meter), census_seconds)
+        for metric in GAUGES:
+            callback = partial(self._observe, metric)
+            meter.create_observable_gauge(metric.name, [callback], unit=metric.unit, description=metric.about)
+
+    def _observe(self, wanted: Metric, _options: CallbackOptions) -> Iterable[Observation]:
+        found = (one for one in self.gauges() if one[0] == wanted)
+        return [Observation(value, _attributes(metric, labels)) for metric, labels, value in found]
+
+
+class _Instruments:
+    def __init__(self, meter: Meter) -> None:
+        self._counters = {one: meter.create_counter(one.name, one.unit, one.about) for one in COUNTERS}
+        self._histograms = {
+            one: meter.create_histogram(
+                one.name, one.unit, one.about, explicit_bucket_boundaries_advisory=list(one.buckets)
+            )
+            for one in HISTOGRAMS
+        }
+
+    def counter(self, metric: Metric, labels: tuple[str, ...]) -> Tell:
+        return partial(self._counters[metric].add, attributes=_attributes(metric, labels))
+
+    def histogram(self, metric: Metric, labels: tuple[str, ...]) -> Tell:
+        return partial(self._histograms[metric].record, attributes=_attributes(metric, labels))
+
+
+def _attributes(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+    """Return a metric's labels under the names that spans use."""
+    return {_ATTRIBUTES[name]: value for name, value in zip(metric.labels, labels, strict=True)}
+
+
+class Tracing(Observer):
+    """The spans, on OpenTelemetry's API."""
+
+    def __init__(self, tracer_provider: trace.TracerProvider | None) -> None:
         self._tracer = trace.get_tracer("atone", tracer_provider=tracer_provider)
 
     def starting(self, saga: Subject) -> StartObserver:
