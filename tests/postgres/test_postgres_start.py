@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -17,11 +17,11 @@ from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from atone.errors import StoreError
+from atone.errors import StoreError, StoreUnavailable
 from atone.store import Delivered, Hot, TurnResult
 from atone.stores.postgres import PostgresStore
 from atone.testing._subject import birth_of, request_for
-from tests.servers.postgres import Bench, Place
+from tests.servers.postgres import Bench, Place, until
 
 APPLIED = TurnResult.APPLIED
 Ends = Callable[[bool], Any]
@@ -76,19 +76,27 @@ async def of_sqlalchemy_session(url: str) -> AsyncIterator[tuple[Any, Ends]]:
 
 
 @asynccontextmanager
-async def of_sqlalchemy_async(url: str) -> AsyncIterator[tuple[Any, Ends]]:
-    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"))
+async def of_sqlalchemy_async(url: str, driver: str = "asyncpg") -> AsyncIterator[tuple[Any, Ends]]:
+    engine = create_async_engine(url.replace("postgresql:", f"postgresql+{driver}:"))
     async with AsyncConnection(engine) as connection:
         yield connection, lambda commits: connection.commit() if commits else connection.rollback()
     await engine.dispose()
 
 
+def of_sqlalchemy_async_over_psycopg(url: str) -> AbstractAsyncContextManager[tuple[Any, Ends]]:
+    return of_sqlalchemy_async(url, "psycopg")
+
+
 @asynccontextmanager
-async def of_sqlalchemy_async_session(url: str) -> AsyncIterator[tuple[Any, Ends]]:
-    engine = create_async_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+async def of_sqlalchemy_async_session(url: str, driver: str = "psycopg") -> AsyncIterator[tuple[Any, Ends]]:
+    engine = create_async_engine(url.replace("postgresql:", f"postgresql+{driver}:"))
     async with AsyncSession(engine) as session:
         yield session, lambda commits: session.commit() if commits else session.rollback()
     await engine.dispose()
+
+
+def of_sqlalchemy_async_session_over_asyncpg(url: str) -> AbstractAsyncContextManager[tuple[Any, Ends]]:
+    return of_sqlalchemy_async_session(url, "asyncpg")
 
 
 async def _done(result: object) -> None:
@@ -103,7 +111,9 @@ KINDS: list[Joined] = [
     of_sqlalchemy,
     of_sqlalchemy_session,
     of_sqlalchemy_async,
+    of_sqlalchemy_async_over_psycopg,
     of_sqlalchemy_async_session,
+    of_sqlalchemy_async_session_over_asyncpg,
 ]
 
 
@@ -122,8 +132,12 @@ def _empty(place: Place) -> None:
 
 
 async def order(connection: Any, place: Place, name: str) -> None:
-    """Write something of the caller's own, the way that this kind of connection does."""
-    statement = f"INSERT INTO \"{place.schema}\".orders VALUES ('{name}')"
+    """Write something of the caller's own."""
+    await run(connection, f"INSERT INTO \"{place.schema}\".orders VALUES ('{name}')")
+
+
+async def run(connection: Any, statement: str) -> None:
+    """Run a statement of the caller's own, the way that this kind of connection does."""
     text: Any = sqlalchemy.text(statement) if "sqlalchemy" in type(connection).__module__ else statement
     result = connection.execute(text)
     if asyncio.iscoroutine(result):
@@ -206,6 +220,94 @@ def test_early_events_come_along(place: Place, kind: Joined) -> None:
             assert stand == ([first.commit_id, event.commit_id] if commits else [])
 
     asyncio.run(_with_store(place, main))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_several_starts_share_one_transaction_and_a_savepoint_takes_back_its_own(place: Place, kind: Joined) -> None:
+    """What the caller rolls back to a savepoint is gone with its sagas; what stood before and comes after is not."""
+
+    async def main(store: PostgresStore, url: str) -> None:
+        first, dropped, last = (birth_of(uuid4().bytes, saga_id=name) for name in ("first", "dropped", "last"))
+        again = birth_of(uuid4().bytes, saga_id="first")
+        async with kind(url) as (connection, end):
+            assert await store.start(first, connection=connection) is APPLIED
+            await run(connection, "SAVEPOINT mine")
+            assert await store.start(dropped, connection=connection) is APPLIED
+            await order(connection, place, "dropped")
+            await run(connection, "ROLLBACK TO SAVEPOINT mine")
+            assert await store.start(again, connection=connection) is TurnResult.TAKEN
+            assert await store.start(last, connection=connection) is APPLIED
+            assert await store.start(last, connection=connection) is APPLIED
+            await order(connection, place, "kept")
+            await end(True)
+        loaded = await store.load([first.key, dropped.key, again.key, last.key])
+        assert [one and len(one.rows) for one in loaded] == [1, None, None, 1]
+        assert orders(place) == ["kept"]
+
+    asyncio.run(_with_store(place, main))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_transaction_that_has_failed_already_takes_no_saga(place: Place, kind: Joined) -> None:
+    """It can only be rolled back; the error says that nothing was written."""
+
+    async def main(store: PostgresStore, url: str) -> None:
+        first = birth_of(uuid4().bytes)
+        async with kind(url) as (connection, end):
+            with pytest.raises(Exception, match="nosuch"):
+                await run(connection, "SELECT * FROM nosuch")
+            with pytest.raises(StoreError, match=r"failed.*[Rr]oll it back"):
+                await store.start(first, connection=connection)
+            await end(False)
+            assert await store.load([first.key]) == [None]
+
+    asyncio.run(_with_store(place, main))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_connection_that_the_server_has_ended_takes_no_saga(place: Place, kind: Joined) -> None:
+    """The caller's transaction is gone with it, and only the caller can repeat it: the error says so."""
+    name = f"caller_{uuid4().hex[:8]}"
+
+    async def end_it(connection: Any) -> None:
+        await run(connection, f"SET application_name = {name}")
+        ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s"
+        assert place.sql(ended, name) == [(1,)]
+        await until(lambda: place.sql("SELECT 1 FROM pg_stat_activity WHERE application_name = %s", name) == [])
+
+    error = asyncio.run(_error_after(place, kind, end_it))
+    assert isinstance(error, StoreUnavailable), error
+    assert "repeat the whole transaction" in str(error)
+
+
+@pytest.mark.parametrize("kind", [of_asyncpg, of_psycopg, of_psycopg_sync, of_sqlalchemy, of_sqlalchemy_async])
+def test_a_connection_that_is_closed_takes_no_saga(place: Place, kind: Joined) -> None:
+    """A driver's own words about it would name no next move."""
+
+    async def close(connection: Any) -> None:
+        result = connection.close()
+        if asyncio.iscoroutine(result):
+            await result
+
+    error = asyncio.run(_error_after(place, kind, close))
+    assert isinstance(error, StoreUnavailable), error
+    assert "closed" in str(error)
+
+
+async def _error_after(place: Place, kind: Joined, harm: Callable[[Any], Any]) -> BaseException | None:
+    """Return what a start says on a connection that was harmed; how that one is left is not our concern."""
+    first, error = birth_of(uuid4().bytes), None
+    async with place.store() as store:
+        with suppress(psycopg.Error, sqlalchemy.exc.SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with kind(place.bench.worker_url) as (connection, end):
+                await harm(connection)
+                try:
+                    await store.start(first, connection=connection)
+                except Exception as caught:
+                    error = caught
+                await end(False)
+        assert await store.load([first.key]) == [None]
+    return error
 
 
 @asynccontextmanager

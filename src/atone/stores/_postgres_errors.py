@@ -10,6 +10,8 @@ from atone.errors import AtoneError, StoreError, StoreSchemaError, StoreUnavaila
 
 _REPEATABLE = ("40001", "40P01")
 _DATA_CLASSES = ("22", "23", "54")
+_ENDINGS = ("08", "57P")
+_DRIVERS = frozenset({"asyncpg", "psycopg", "sqlalchemy"})
 
 _LOST = (
     "The connection to {where} was lost ({error}); whether the last call was written is unknown. "
@@ -23,6 +25,10 @@ _FORBIDDEN = (
     "This user may not do that in {where} ({error}); nothing was written. Grant it the role atone_worker, "
     "or atone_owner to make and change tables."
 )
+_CALLERS = (
+    "The connection that was given can't be used ({error}). If it is lost or closed, its transaction was rolled back "
+    "and nothing is started. Connect again, and repeat the whole transaction."
+)
 _OTHER = "PostgreSQL refused this on {where}: {error}. This should not happen; please report it with this text."
 
 # What begins like this was sent by the server. The longest beginning that fits counts.
@@ -33,6 +39,10 @@ _KNOWN: dict[str, tuple[type[StoreError], str]] = {
     "25006": (
         StoreUnavailable,
         "{where} is read-only now; nothing was written. Try again; if it stays so, name the primary, or several hosts.",
+    ),
+    "25P02": (
+        StoreError,
+        "This transaction has failed already ({error}); nothing was started. Roll it back, and start within a new one.",
     ),
     "28": (StoreError, "{where} does not let this user in ({error}). Check the user and the password."),
     "3D": (StoreError, "{where}: there is no such database ({error}). Create it, or name another one."),
@@ -70,7 +80,7 @@ def keeps_the_connection(error: BaseException) -> bool:
     code = code_of(error)
     if code is None or getattr(error, "severity_en", None) in {"FATAL", "PANIC"}:
         return False
-    return not code.startswith(("08", "25006", "57P"))
+    return not code.startswith((*_ENDINGS, "25006"))
 
 
 def is_unsendable(error: BaseException) -> bool:
@@ -105,6 +115,17 @@ def translated(error: BaseException, where: str) -> BaseException:
         return error
     kind, text = _meaning(error)
     better = kind(text.format(where=where, error=str(error).partition("\n")[0] or type(error).__name__))
+    better.__cause__ = error
+    return better
+
+
+def of_caller(error: BaseException, where: str) -> BaseException:
+    """Return the same for an error on a connection of the caller's, whose transaction only the caller can repeat."""
+    code = code_of(error)
+    is_lost = isinstance(error, OSError | EOFError) or type(error).__module__.partition(".")[0] in _DRIVERS
+    if not code.startswith(_ENDINGS) if code is not None else not is_lost:
+        return translated(error, where)
+    better = StoreUnavailable(_CALLERS.format(error=str(error).partition("\n")[0] or type(error).__name__))
     better.__cause__ = error
     return better
 

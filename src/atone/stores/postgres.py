@@ -35,7 +35,7 @@ from atone.store import (
 from atone.stores import _postgres_claim, _postgres_read, _postgres_requests, _postgres_schema, _postgres_start
 from atone.stores._postgres_commit import commit
 from atone.stores._postgres_definitions import learn_number
-from atone.stores._postgres_errors import code_of, translated, unreached
+from atone.stores._postgres_errors import of_caller, translated, unreached
 from atone.stores._postgres_foreign import foreign
 from atone.stores._postgres_hints import Hints, Speaking, hints_of
 from atone.stores._postgres_line import Connection, Line, Lines
@@ -176,9 +176,10 @@ class PostgresStore:
         try:
             return await _postgres_start.start(turn, joined, self._place, self._identity, number)
         except Exception as error:
-            if code_of(error) is None:
+            better = of_caller(error, self._where)
+            if better is error:
                 raise
-            raise translated(error, self._where) from error
+            raise better from error
 
     async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
         return await self._open.others.do(
