@@ -239,7 +239,7 @@ def _stop_in_transaction(registration: int) -> None:
     """Stop this process inside the transaction of its n-th registration, when everything in it is done but its end."""
     from atone.stores import _postgres_claim
 
-    keep_plans = _postgres_claim.keep_plans
+    keep_plans = vars(_postgres_claim)["keep_plans"]
     numbers = itertools.count(1)
 
     async def keep_and_stop(*values: Any) -> None:
@@ -248,7 +248,7 @@ def _stop_in_transaction(registration: int) -> None:
             # To this very thread: it must not go on while another one is being stopped.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
-    _postgres_claim.keep_plans = keep_and_stop
+    vars(_postgres_claim)["keep_plans"] = keep_and_stop
 
 
 def _orders() -> asyncio.Queue[dict[str, Any]]:

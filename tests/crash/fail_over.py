@@ -24,7 +24,7 @@ import psycopg
 
 from atone.testing.postgres import PostgresServer, postgres_server
 from tests.crash.child import Files
-from tests.crash.fleet import WORKER, Fleet, Run, arguments, command, prepare
+from tests.crash.fleet import WORKER, Run, arguments, command, prepare
 from tests.crash.processes import Broken
 from tests.crash.server_restarts import seconds_to_first_commit
 from tests.servers.proxy import Proxy
@@ -89,30 +89,31 @@ def _until(what: str, is_so: Callable[[], bool]) -> None:
 
 
 def torment(
-    run: Run, *, sync: bool, rounds: int = 3, workers: int = 3, feeders: int = 8, **settings: str
+    run: Run, *, sync: bool, rounds: int = 3, workers: int = 3, feeders: int = 8, silent_seconds: float = 5.0
 ) -> dict[str, Any]:
     """Fail over again and again."""
     rng = random.Random(run.seed)
     waits: list[float] = []
     with ExitStack() as stack:
-        pair = Pair(stack, sync=sync, settings=settings)
+        pair = Pair(stack, sync=sync, settings=run.settings)
         prepare(pair.primary)
         pair.attach()
         files = Files(run.folder, pair.url)
-        fleet = stack.enter_context(Fleet(files, seed=run.seed, feeders=feeders, loses=not sync))
+        fleet = stack.enter_context(run.fleet(files, feeders, loses=not sync))
         fleet.start_all(workers)
         for number in range(rounds):
             sleep(rng.uniform(1.0, 2.0))
             if not sync:
                 pair.silence()
                 sleep(0.5)
-            elif number % 2:
+            elif number % 2 == 0:
                 pair.silence()
-                sleep(5.0)  # longer than a statement may take, here and there, and than a lease
+                sleep(silent_seconds)  # longer than a statement may take, here and there, and than a lease
             old = pair.primary.port
             pair.fail_over()
             waits.append(seconds_to_first_commit(pair.primary))
-            pair.attach(old)
+            if number + 1 < rounds:
+                pair.attach(old)
         sleep(1.0)
         run.done |= {"replication": "sync" if sync else "async", "fail_overs": rounds, "workers": workers}
         run.done |= {"first_commit_seconds": {"median": round(median(waits), 2), "max": round(max(waits), 2)}}

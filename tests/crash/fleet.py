@@ -112,14 +112,24 @@ def figures(verdict: Verdict, found: Found) -> dict[str, Any]:
 
 
 class Run:
-    """One run on one database: what was done, and what came of it. `wrong` says what else must not be so."""
+    """One run on one database: what was done, and what came of it. `wrong` says what must not be so.
 
-    def __init__(self, name: str, folder: Path, seed: int) -> None:
+    `settings` are for servers, `life` for processes; a short run is less patient.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, seed: int, *, settings: Mapping[str, str] | None = None, **life: Any
+    ) -> None:
         self.name, self.folder, self.seed = name, folder, seed
+        self.settings, self._life = dict(settings or {}), life
         self.done: dict[str, Any] = {}
         self.wrong: list[str] = []
         self.tolerated: frozenset[str] = frozenset()
         self._begun = monotonic()
+
+    def fleet(self, files: Files, feeders: int, **life: Any) -> Fleet:
+        """Return processes for this run, none of them started."""
+        return Fleet(files, seed=self.seed, feeders=feeders, **self._life, **life)
 
     def judged(self, files: Files, admin_url: str, *, drained: bool) -> Found:
         """Read everything, and note the verdict; return what was read, for more figures."""
@@ -162,9 +172,9 @@ class Run:
 
 
 @contextmanager
-def on_postgres(run: Run, **settings: str) -> Generator[tuple[PostgresServer, Files], None, None]:
+def on_postgres(run: Run) -> Generator[tuple[PostgresServer, Files], None, None]:
     """Start a server with everything in it."""
-    with postgres_server(settings=settings) as server:
+    with postgres_server(settings=run.settings) as server:
         yield server, Files(run.folder, prepare(server))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from atone.testing.postgres import PostgresServer
 from tests.crash import audit
 from tests.crash.child import Files
-from tests.crash.fleet import Fleet, Run, arguments, command, on_postgres
+from tests.crash.fleet import Run, arguments, command, on_postgres
 from tests.servers.proxy import Mode, Proxy
 
 # How often, and for how many seconds: longer than a statement may take, or only for a reply or two.
@@ -86,7 +86,7 @@ def torment(run: Run, wanted: int = 200, workers: int = 3, feeders: int = 8) -> 
     with (
         on_postgres(run) as (server, files),
         weathers(server, run.seed, workers) as (proxies, faults),
-        Fleet(files, seed=run.seed, feeders=feeders) as fleet,
+        run.fleet(files, feeders) as fleet,
     ):
         assert files.url is not None
         some = [fleet.start(url=files.url.replace(f":{server.port}/", f":{one.port}/")) for one in proxies]

@@ -19,7 +19,7 @@ import psycopg
 
 from atone.store import FINAL_STATUSES
 from tests.crash.definitions import GATED
-from tests.crash.fleet import Fleet, Run, arguments, command, on_postgres
+from tests.crash.fleet import Run, arguments, command, on_postgres
 from tests.crash.participant import Participant
 from tests.crash.processes import Broken, Process
 
@@ -123,7 +123,7 @@ def torment(run: Run, pauses: int = 10, in_transaction: int = 3, workers: int = 
     """Stop and wake one process at a time; the others work on."""
     rng = random.Random(run.seed)
     held: list[float] = []
-    with on_postgres(run) as (server, files), Fleet(files, seed=run.seed, feeders=feeders) as fleet:
+    with on_postgres(run) as (server, files), run.fleet(files, feeders) as fleet:
         # Those that hear late of their death surely write before they do; the others may.
         victims = [*fleet.start_all(1, late_news_seconds=1.0), *fleet.start_all(workers - 1)]
         for number in range(pauses):

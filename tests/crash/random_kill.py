@@ -20,7 +20,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from tests.crash.child import Files, Life
-from tests.crash.fleet import Fleet, Run, arguments, command, on_postgres
+from tests.crash.fleet import Run, arguments, command, on_postgres
 from tests.crash.processes import Broken, Process
 from tests.crash.verdict import Verdict, judge, read
 
@@ -59,7 +59,7 @@ def torment(files: Files, plan: Plan) -> bool:
 def torment_fleet(run: Run, kills: int, workers: int = 3, feeders: int = 8) -> dict[str, Any]:
     """Kill one of several processes on one PostgreSQL at a time, and put another in its place."""
     rng = random.Random(run.seed)
-    with on_postgres(run) as (server, files), Fleet(files, seed=run.seed, feeders=feeders) as fleet:
+    with on_postgres(run) as (server, files), run.fleet(files, feeders) as fleet:
         fleet.start_all(workers)
         for _ in range(kills):
             victim = rng.choice(fleet.processes)

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from atone.testing.postgres import PostgresServer, Stop
-from tests.crash.fleet import Fleet, Run, arguments, command, on_postgres
+from tests.crash.fleet import Run, arguments, command, on_postgres
 
 HOW: tuple[Stop, ...] = ("fast", "immediate", "kill")
 PATIENCE_SECONDS = 30.0
@@ -41,7 +41,7 @@ def torment(
     ways = [HOW[number % len(HOW)] for number in range(restarts)]
     rng.shuffle(ways)
     waits: list[float] = []
-    with on_postgres(run) as (server, files), Fleet(files, seed=run.seed, feeders=feeders) as fleet:
+    with on_postgres(run) as (server, files), run.fleet(files, feeders) as fleet:
         fleet.start_all(workers)
         for how in ways:
             sleep(rng.uniform(0.3, 1.5))
