@@ -24,10 +24,11 @@ TARGETS = "tests.servers.deliveries"
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name != "ATONE_STORE"}
-    return {**inherited, "COLUMNS": "200", FOLDER: str(folder), **more}
+    path = f"{ROOT}{os.pathsep}{inherited.get('PYTHONPATH', '')}".rstrip(os.pathsep)
+    return {**inherited, "COLUMNS": "200", "PYTHONPATH": path, FOLDER: str(folder), **more}
 
 
-def atone(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def atone(folder: Path, *arguments: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [COMMAND, *arguments],
@@ -36,7 +37,7 @@ def atone(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedPro
         check=False,
         env=environment(folder, **more),
         stdin=subprocess.DEVNULL,
-        cwd=ROOT,
+        cwd=cwd,
         timeout=60,
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from atone.cli.exits import Exit, Stop
 from atone.cli.output import Output
-from atone.cli.place import checked_url, shown
+from atone.cli.place import checked_url, named, shown
 from atone.errors import StoreError
 from atone.stores import migrate_store, migration_script
 
@@ -33,6 +33,7 @@ async def migrate(out: Output, change: Change) -> Exit:
     if change.sql:
         print(_script(url, change))
         return Exit.DONE
+    named(url, must_exist=False)  # a URL that names nothing is the command line's mistake
     applied = await migrate_store(url, post=change.post, roles=change.roles)
     if out.as_json:
         out.data({"applied": list(applied)})

@@ -65,7 +65,7 @@ async def sagas_of(target: str, stack: AsyncExitStack) -> list[Saga[Any]]:
     sagas: list[object] = list(cast("list[object]", made)) if isinstance(made, list | tuple) else [made]
     if not sagas or not all(isinstance(saga, Saga) for saga in sagas):
         odd = next((type(saga).__name__ for saga in sagas if not isinstance(saga, Saga)), "empty list")
-        raise _wrong(f"{target} gives no sagas, but a {odd}. Let it be a list of Saga objects, or return one.")
+        raise _wrong(f"{target} gives no sagas but this: {odd}. Let it be a list of Saga objects, or return one.")
     return cast("list[Saga[Any]]", sagas)
 
 
@@ -78,7 +78,7 @@ def codec_of(target: str) -> Codec:
         except Exception as broken:
             raise _failed(target, broken) from broken
     if not isinstance(found, Codec):
-        raise _wrong(f"{target} gives no codec, but a {type(found).__name__}. Let it be an atone.codec.Codec.")
+        raise _wrong(f"{target} gives no codec but this: {type(found).__name__}. Let it be an atone.codec.Codec.")
     return found
 
 
