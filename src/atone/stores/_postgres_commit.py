@@ -49,7 +49,7 @@ WITH me AS MATERIALIZED (
     INSERT INTO atone.journal (saga, version, at, commit_id, entries)
     SELECT key, 1, now, commit_id, entries FROM birth
      UNION ALL
-    SELECT key, version, now, commit_id, entries FROM fit
+    (SELECT key, version, now, commit_id, entries FROM fit ORDER BY key)
     RETURNING 1
 ), born AS (
     INSERT INTO atone.sagas (key, tenant, name, saga_id, definition, status, owner, wake_at, created_at)
@@ -242,13 +242,26 @@ class Batch:
 _NO_BIRTHS: tuple[tuple[Any, ...], ...] = ((),) * 10
 _NO_OTHERS: tuple[tuple[Any, ...], ...] = ((),) * 7
 _UNCHANGED = (None, None, None)
+_UNCHANGED_COLUMNS: tuple[tuple[Any, ...], ...] = ((),) * 3
 
 
 def _columns_of_others(turns: Sequence[Turn]) -> Sequence[Sequence[Any]]:
+    """Return the columns of turns that are no births; those that show something new stand in front.
+
+    The columns of what is shown are only as long as there is something in them, and read as NULL beyond: a driver looks
+    at each value of an array, and at a None for longest.
+    """
     if not turns:
         return _NO_OTHERS
-    keys, versions, commits, entries, hots, _ = zip(*turns, strict=True)
-    return keys, versions, commits, entries, *zip(*(_UNCHANGED if hot is None else hot for hot in hots), strict=True)
+    hots = [turn.hot for turn in turns if turn.hot is not None]
+    if hots and len(hots) < len(turns):
+        turns = sorted(turns, key=_shows_nothing)
+    keys, versions, commits, entries, _, _ = zip(*turns, strict=True)
+    return keys, versions, commits, entries, *(zip(*hots, strict=True) if hots else _UNCHANGED_COLUMNS)
+
+
+def _shows_nothing(turn: Turn) -> bool:
+    return turn.hot is None
 
 
 def dead(worker: str) -> WorkerDead:
