@@ -152,21 +152,40 @@ class Line:
 
 
 class Lines:
-    """A few lines; a caller gets one that is free, the one that was used last if it can."""
+    """A few lines; a caller gets one that is free, the one that was used last if it can.
 
-    def __init__(self, dial: Dial, where: str, count: int) -> None:
+    Who has waited for `patience_seconds` is sent away: a queue that only grows must be heard of.
+    """
+
+    def __init__(self, dial: Dial, where: str, count: int, patience_seconds: float) -> None:
+        self._where = where
+        self._patience_seconds = patience_seconds
         self._all = [Line(dial, where) for _ in range(count)]
         self._free = list(self._all)
         self._room = asyncio.Semaphore(count)
 
     async def do(self, work: Work[T]) -> T:
         """Do the same as `Line.do`."""
-        async with self._room:
-            line = self._free.pop()
-            try:
-                return await line.do(work)
-            finally:
-                self._free.append(line)
+        await self._until_free()
+        line = self._free.pop()
+        try:
+            return await line.do(work)
+        finally:
+            self._free.append(line)
+            self._room.release()
+
+    async def _until_free(self) -> None:
+        if not self._room.locked():  # the usual case needs no timer
+            await self._room.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                await self._room.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"All {len(self._all)} connections to {self._where} were busy for {self._patience_seconds:g} s; "
+                "nothing was sent. Try again; if it stays so, give the store more readers, or see what they wait for."
+            ) from None
 
     async def close(self) -> None:
         """Close all, each when what it does is done."""

@@ -43,6 +43,7 @@ from atone.stores._postgres_place import CLOCK_SQL, Place
 from atone.stores._postgres_thread import LineThread
 
 _CONNECTING_SECONDS = 5.0
+_QUEUE_STATEMENTS = 10  # so many statements may take their whole time before a caller that waits is sent away
 _IDENTITY = "SELECT id FROM atone.identity"
 
 # Statements go by indexes whatever the statistics say, so each is planned once: a plan that was made while the tables
@@ -132,7 +133,7 @@ class PostgresStore:
         lines = _Lines(
             # A commit waits for no lock for long: all that its neighbours do waits with it.
             Line(partial(self._dial, self._statement_seconds / 6), self._where),
-            Lines(patient, self._where, self._readers),
+            Lines(patient, self._where, self._readers, _QUEUE_STATEMENTS * self._statement_seconds),
             LineThread(patient, self._where),
             Hints(self._dial_for_hints, self._place.schema, self._where) if self._notifies else None,
         )
