@@ -55,8 +55,8 @@ FAULTS: list[tuple[ModuleType, str, str, str, str]] = [
     (
         _postgres_commit,
         "_WRITE",
-        "FROM fit\n    RETURNING 1",
-        "FROM fit ON CONFLICT DO NOTHING RETURNING 1",
+        "ORDER BY key)\n    RETURNING 1",
+        "ORDER BY key) ON CONFLICT DO NOTHING RETURNING 1",
         "a_turn_that_has_not_seen_a_request_conflicts",
     ),
     (_postgres_commit, "_WRITE", "asked = false", "asked = s.asked", "a_row_above_ends_the_news_with_hot_and_without"),
