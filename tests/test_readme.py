@@ -6,12 +6,14 @@ import asyncio
 import importlib.util
 import re
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atone import Orchestrator, Reject
+from atone.cli.targets import sagas_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -110,6 +112,26 @@ def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(watched(guide))
 
 
+def test_the_fleet_page_s_code_runs(postgres_bench: Any, tmp_path: Path) -> None:
+    """Its blocks are one module: a worker and a starter on one PostgreSQL, and the target as the command takes it."""
+    place = postgres_bench.place()
+    url = f"{postgres_bench.worker_url}?schema={place.schema}"
+    blocks = python_of((ROOT / "docs" / "fleet.md").read_text(encoding="utf-8"))
+    fleet = imported(tmp_path, "fleet_blocks", "\n\n".join(blocks))
+
+    async def main() -> None:
+        done = asyncio.Event()
+        working = asyncio.ensure_future(fleet.work(url, done))
+        assert await fleet.invite(url, "ann") == "sent to ann"
+        done.set()
+        await working
+        async with AsyncExitStack() as stack:
+            (saga,) = await sagas_of("fleet_blocks:sagas", stack)
+            assert isinstance(saga, fleet.Invite)
+
+    asyncio.run(main())
+
+
 async def watched(guide: Any) -> None:
     """Watch a saga that is over: one look, its end."""
     async with Orchestrator("sqlite:///trips.db", sagas=[guide.BookTrip(guide.Agency())]) as orchestrator:
@@ -122,9 +144,11 @@ def test_the_promise_stands_word_for_word() -> None:
     assert PROMISE in quoted
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/command-line.md", "docs/fleet.md"]
+)
 def test_links_lead_to_files(page: str) -> None:
     """A relative link in the front pages points to something that exists."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    missing = [to for to in re.findall(r"\]\(([^)#:]+)\)", text) if not (ROOT / to).exists()]
+    missing = [to for to in re.findall(r"\]\(([^)#:]+)\)", text) if not (ROOT / page).parent.joinpath(to).exists()]
     assert missing == []

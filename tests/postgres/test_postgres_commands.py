@@ -1,4 +1,4 @@
-"""`atone migrate` and `atone worker` on a PostgreSQL that is not as it should be: statuses, messages, nothing changed."""
+"""`atone migrate` and `atone worker` on a PostgreSQL that is not as it should be: what is said, and nothing changed."""
 
 from __future__ import annotations
 
