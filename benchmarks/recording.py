@@ -17,7 +17,9 @@ import msgspec
 from atone import Orchestrator
 from atone.store import (
     NO_LIMITS,
+    Census,
     Claimed,
+    Counting,
     Delivered,
     Delivery,
     Hot,
@@ -109,6 +111,10 @@ class WatchedStore:
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._inner.find(query)
+
+    async def census(self) -> Census:
+        assert isinstance(self._inner, Counting), "stores that are measured can count"
+        return await self._inner.census()
 
 
 async def record(workload: str) -> Recording:

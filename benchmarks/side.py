@@ -25,6 +25,7 @@ from atone.stores.sqlite import SqliteStore
 from benchmarks.floor import Floor
 from benchmarks.floor_postgres import FloorPostgres
 from benchmarks.load import Loaded, RunOne, await_go, closed_loop, tell
+from benchmarks.observers import Telemetry, observers
 from benchmarks.order_saga import AN_ORDER, PlaceOrder, saga_id, the_saga
 from benchmarks.recording import Recording, WatchedStore
 
@@ -32,7 +33,8 @@ from benchmarks.recording import Recording, WatchedStore
 class Task(msgspec.Struct):
     """What to run, and where: in the database at `dsn`, or else on a file made in `directory`.
 
-    `recording` tells the floor on SQLite what to write; `server_pid` is the first process of the database server.
+    `recording` tells the floor on SQLite what to write; `server_pid` is the first process of the database server;
+    `telemetry` is what hears Atone.
     """
 
     side: Literal["atone", "floor"]
@@ -44,6 +46,7 @@ class Task(msgspec.Struct):
     recording: Recording | None = None
     dsn: str | None = None
     server_pid: int | None = None
+    telemetry: Telemetry = "none"
 
 
 def run(task: Task) -> Loaded:
@@ -87,7 +90,9 @@ async def _run_atone(task: Task, inner: Store) -> Loaded:
     ends = Completed if task.workload == "order" else Compensated
     store = WatchedStore(inner)
     limits = Limits(sagas_in_flight_max=max(Limits.sagas_in_flight_max, 2 * task.inflight))
-    async with Orchestrator(store, sagas=[the_saga(task.workload)], limits=limits) as orchestrator:
+    async with Orchestrator(
+        store, sagas=[the_saga(task.workload)], limits=limits, telemetry=observers(task.telemetry)
+    ) as orchestrator:
 
         async def run_one(client: int, number: int) -> None:
             outcome = await orchestrator.execute(PlaceOrder, AN_ORDER, saga_id=saga_id(client, number))

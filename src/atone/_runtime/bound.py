@@ -6,6 +6,7 @@ Owns the way from an intent to arguments, and from a return value to a payload. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -93,13 +94,15 @@ class BoundSaga:
         attempt: int,
         deadline: float | None,
         kept: Kept,
-        trace: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Return the `Context` for one call; `trace` is the trace context that it is part of, as text.
+        """Return the `Context` for one call; `headers` are a trace context of its own, the saga's if left out.
 
         Raises:
             PayloadError: The stored input or a result can't be decoded.
         """
+        if headers is None:
+            headers = _NO_HEADERS if state.trace is None else headers_of(state.trace)
         results: Any = _Results(self, state, kept)  # of a mapping, it is all that a context reads
         return Context(
             state.saga_id,
@@ -110,7 +113,7 @@ class BoundSaga:
             state.tenant,
             deadline,
             results,
-            _NO_HEADERS if trace is None else headers_of(trace),
+            headers,
         )
 
     def input_of(self, state: SagaState, kept: Kept) -> Any:

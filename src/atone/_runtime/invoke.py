@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextvars import copy_context
 from datetime import timedelta
@@ -80,8 +80,8 @@ class Invoker:
         call = attempt.call
         step = bound.steps[call.step]
         try:
-            trace = state.trace if attempt.heard is None else attempt.heard.trace or state.trace
-            code, arguments = self._prepare(bound, step, state, call, kept, trace)
+            headers = None if attempt.heard is None else attempt.heard.headers
+            code, arguments = self._prepare(bound, step, state, call, kept, headers)
         except PayloadError as error:
             return facts.Impossible(call.step, call.operation, call.attempt, describe(error))
         try:
@@ -93,13 +93,19 @@ class Invoker:
         return _fact_of_value(value, bound, state, call, kept)
 
     def _prepare(
-        self, bound: BoundSaga, step: BoundStep, state: SagaState, call: Call, kept: Kept, trace: str | None
+        self,
+        bound: BoundSaga,
+        step: BoundStep,
+        state: SagaState,
+        call: Call,
+        kept: Kept,
+        headers: Mapping[str, str] | None,
     ) -> tuple[UserCode, list[Any]]:
         code = step.code[call.operation]
         if code is None:
             what = f"step {call.step!r} has no {call.operation.value} in this code"
             raise PayloadError(f"{what}; deploy the code that has it")
-        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline, kept, trace)
+        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline, kept, headers)
         if call.operation is not Operation.ACTION:
             return code, [context, bound.tried(state, call.step, kept)]
         return code, [context, *bound.arguments(state, call.step, kept)] if step.inputs else [context]
@@ -133,7 +139,7 @@ class Invoker:
         try:
             if definition.when is None:
                 raise LookupError(f"step {step!r} has no `when` in this code")
-            context = bound.context(state, step, Operation.ACTION, 0, None, Kept(state), state.trace)
+            context = bound.context(state, step, Operation.ACTION, 0, None, Kept(state))
             async with asyncio.timeout(definition.plan.timeout_seconds):
                 answer: Any = await self._call(definition.when, bound.saga, [context])
             if not isinstance(answer, bool):

@@ -64,9 +64,9 @@ class StartObserver:
 
 
 class AttemptObserver:
-    """Hears one attempt; `trace` is the context that the participant is to be sent, as text."""
+    """Hears one attempt; `headers` are the trace context that the participant is to be sent, if it is another one."""
 
-    trace: str | None = None
+    headers: Mapping[str, str] | None = None
 
     def returned(self) -> None:
         """User code is over; called in the task (so with the context variables) that began it."""
@@ -278,47 +278,66 @@ class Heard:
     def attempt(self, call: Call) -> HeardAttempt | None:
         """Begin to hear an attempt, in the task that makes it; None if nobody wants to."""
         what = Attempted(call.step, call.operation.value, call.attempt)
-        observers = _each(self._observers, "attempt", what)
+        observers: list[AttemptObserver] = []
+        for one in self._observers:
+            try:
+                observer = one.attempt(what)
+            except Exception as error:  # noqa: BLE001 - telemetry is no reason for a saga to fail
+                _report(one, "attempt", error)
+            else:
+                if observer is not None:
+                    observers.append(observer)
         return HeardAttempt(observers) if observers else None
 
 
 class HeardAttempt:
-    """One attempt that is heard; `trace` is what its participant is to be sent."""
+    """One attempt that is heard; `headers` are what its participant is to be sent, if an observer has any."""
 
-    __slots__ = ("_began", "_ended", "_observers", "trace")
+    __slots__ = ("_began", "_ended", "_observers", "headers")
 
     def __init__(self, observers: Sequence[AttemptObserver]) -> None:
         self._observers = observers
         self._began = perf_counter()
         self._ended = False
-        told = (one.trace for one in observers)
-        self.trace = next((trace for trace in told if trace is not None), None)
+        self.headers: Mapping[str, str] | None = None
+        for one in observers:
+            if one.headers is not None:
+                self.headers = one.headers
+                break
 
     def returned(self, fact: Fact | None, *, in_time: bool) -> None:
         """Tell that user code is over, and what came of it unless that was told before."""
-        _each(self._observers, "returned")
+        for one in self._observers:
+            try:
+                one.returned()
+            except Exception as error:  # noqa: BLE001 - telemetry is no reason for a saga to fail
+                _report(one, "returned", error)
         self.ended(_outcome_of(fact, in_time), _error_of(fact))
 
     def ended(self, outcome: str, error: str | None = None) -> None:
         """Tell the outcome; only the first one counts."""
-        if not self._ended:
-            self._ended = True
-            _each(self._observers, "ended", outcome, perf_counter() - self._began, error)
+        if self._ended:
+            return
+        self._ended, seconds = True, perf_counter() - self._began
+        for one in self._observers:
+            try:
+                one.ended(outcome, seconds, error)
+            except Exception as wrong:  # noqa: BLE001 - telemetry is no reason for a saga to fail
+                _report(one, "ended", wrong)
 
 
 def _outcome_of(fact: Fact | None, in_time: bool) -> str:
-    match fact:
-        case None:
-            return "dropped"
-        case Probed():
-            return fact.answer.value
-        case _ if type(fact) in _OUTCOMES:
-            return _OUTCOMES[type(fact)]
-        case _:
-            return "unknown" if in_time else "timed_out"
+    known = _OUTCOMES.get(type(fact))
+    if known is not None:
+        return known
+    if isinstance(fact, Probed):
+        return fact.answer.value
+    return "unknown" if in_time else "timed_out"
 
 
 def _error_of(fact: Fact | None) -> str | None:
+    if isinstance(fact, Succeeded):
+        return None
     problem = getattr(fact, "problem", None)
     return problem.type if isinstance(problem, Problem) else None
 
@@ -349,6 +368,7 @@ def _report(observer: object, what: str, error: Exception) -> None:
 
 
 _OUTCOMES: dict[type, str] = {
+    type(None): "dropped",
     Succeeded: "succeeded",
     Rejected: "rejected",
     Interrupted: "interrupted",

@@ -179,12 +179,13 @@ class _Saga(SagaObserver):
 class _Attempt(AttemptObserver):
     """One attempt's span, which is the current one while user code runs."""
 
-    __slots__ = ("_span", "_token", "trace")
+    __slots__ = ("_span", "_token", "headers")
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self._token = context.attach(trace.set_span_in_context(span, Context()))
-        self.trace = _text_of(span.get_span_context())
+        found = span.get_span_context()
+        self.headers = _written(found).headers if found.is_valid else None
 
     def returned(self) -> None:
         context.detach(self._token)
@@ -230,7 +231,9 @@ def _context_of(text: str | None) -> SpanContext | None:
 
 
 def _text_of(found: SpanContext) -> str | None:
-    if not found.is_valid:
-        return None
-    ids = (trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id))
-    return TraceContext(*ids, found.trace_flags.sampled, found.trace_state.to_header()).text
+    return _written(found).text if found.is_valid else None
+
+
+def _written(found: SpanContext) -> TraceContext:
+    state = found.trace_state.to_header() if found.trace_state else ""
+    return TraceContext(f"{found.trace_id:032x}", f"{found.span_id:016x}", found.trace_flags.sampled, state)
