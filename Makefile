@@ -2,6 +2,7 @@
 #   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet)
 #   make test     the whole suite                 (make test T=tests/core ARGS=-x   a part of it)
 #   make check    ruff, mypy --strict, pyright strict
+#   make bench    a short look at the rates       (make bench-peers   beside the peers, which it sets up; half an hour)
 # Another Python beside the first: make test PYTHON=python3.13 VENV=.venv-3.13
 
 VENV   ?= .venv
@@ -20,10 +21,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format bench bench-peers lock clean
 
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m examples.orders.demo --store $(STORE) $(ARGS)
@@ -45,6 +46,11 @@ format: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.import_time --json
 	$(BIN)/python -m benchmarks.throughput --store sqlite --inflight 1,100 --json $(ARGS)
+	$(BIN)/python -m benchmarks.throughput --store postgres --inflight 1,100 --json $(ARGS)
+
+# The peers get environments of their own in .venv-peers; `python -m benchmarks.page --measure compare` keeps the lines.
+bench-peers: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.compare --json $(ARGS)
 
 # The environment is ready when everything in the lock is in it; a second run finds the stamp and does nothing.
 $(VENV)/.ready: requirements/dev.txt pyproject.toml
@@ -67,6 +73,8 @@ lock: $(VENV)/.ready
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock" \
 	    $(BIN)/pip-compile $(LOCK_FLAGS) --constraint requirements/dev.txt \
 	    --output-file requirements/core.txt pyproject.toml
+	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock" \
+	    $(BIN)/python -m benchmarks.peers.lock $(LOCK_FLAGS)
 
 # ARGS=--upgrade moves every pin. Neither a registry's host nor a path of this machine may enter a lock.
 LOCK_FLAGS = --quiet --generate-hashes --strip-extras --allow-unsafe --resolver=backtracking \
@@ -75,4 +83,4 @@ LOCK_FLAGS = --quiet --generate-hashes --strip-extras --allow-unsafe --resolver=
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* htmlcov build dist
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-peers

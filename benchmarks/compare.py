@@ -71,7 +71,8 @@ class Contest:
                 with self._server.one() as name:
                     yield servers.Served({"dsn": self._server.url(name)}, [self._server.server_pid]), name
             case "restate":
-                with servers.restate(restate_server(), python, environment) as served:
+                workers = (os.cpu_count() or 1) if peer.worker_per_core else 1
+                with servers.restate(restate_server(), python, workers, environment) as served:
                     yield served, None
             case "temporal":
                 with servers.temporal(python, environment) as served:
@@ -107,12 +108,19 @@ class Level:
                     continue
                 what = f"round {number + 1} of {rounds}, {self._workload}, {self._inflight} in flight, {name}"
                 try:
-                    shown[name] = self._contest.run(name, self._workload, self._inflight)
+                    shown[name] = self._run(name)
                     print(f"{what}: {shown[name].loaded.sagas_per_second:.1f} a second", file=sys.stderr, flush=True)
                 except (NotSetUp, RunFailed) as error:
                     self.missing[name] = str(error)
                     print(f"{what}: {error}", file=sys.stderr, flush=True)
             self.rounds.append(shown)
+
+    def _run(self, name: str) -> Run:
+        try:
+            return self._contest.run(name, self._workload, self._inflight)
+        except RunFailed as error:
+            print(f"{name}: {error}; once more", file=sys.stderr, flush=True)
+            return self._contest.run(name, self._workload, self._inflight)
 
     def figures(self, name: str) -> Figures:
         """Return what a contender showed: medians over the rounds, with their spread."""

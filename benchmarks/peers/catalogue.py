@@ -15,7 +15,8 @@ class Peer:
     """One peer. `app` is its module in `apps`, `environment` its lock in `requirements/peers`.
 
     `stands_on` says what keeps its state; `python` is the least version of Python that it takes; `warmup_seconds` is
-    how long it runs before it is measured, at least. `set_up` is a sentence for the page.
+    how long it runs before it is measured, at least. `worker_per_core` is for a peer whose steps are served by
+    processes of their own: one, or one a core. `set_up` is a sentence for the page.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Peer:
     set_up: str
     python: tuple[int, int] = (3, 11)
     warmup_seconds: float = 2.0
+    worker_per_core: bool = False
 
 
 PEERS = (
@@ -36,8 +38,17 @@ PEERS = (
         environment="restate",
         stands_on="restate",
         set_up="single server with its defaults on a new folder; the service under Hypercorn with the settings that "
-        "Restate's documentation gives for production, as many worker processes as cores; requests over connections "
-        "that stay open, without an idempotency key",
+        "Restate's documentation gives for production, one worker process; requests over connections that stay open, "
+        "without an idempotency key",
+    ),
+    Peer(
+        name="restate-workers",
+        title="Restate, a worker a core",
+        app="restate_app",
+        environment="restate",
+        stands_on="restate",
+        set_up="the same with as many worker processes as cores",
+        worker_per_core=True,
     ),
     Peer(
         name="absurd",

@@ -6,7 +6,6 @@ Owns their command lines and the wait until they answer. Must not measure. Calle
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -36,8 +35,8 @@ class Served:
 
 
 @contextmanager
-def restate(server: Path, python: Path, environment: Mapping[str, str]) -> Generator[Served, None, None]:
-    """Run Restate's server and the service beside it, which it knows then."""
+def restate(server: Path, python: Path, workers: int, environment: Mapping[str, str]) -> Generator[Served, None, None]:
+    """Run Restate's server and the service beside it, in so many processes, which it knows then."""
     ingress, admin, node, service = _free_ports(4)
     folder = Path(mkdtemp(prefix="atone-restate-"))
     settings = {
@@ -50,7 +49,7 @@ def restate(server: Path, python: Path, environment: Mapping[str, str]) -> Gener
     }
     command: list[str | Path] = [server, "--listen-mode", "tcp", "--base-dir", folder, "--no-logo"]
     command += ["--node-name", "bench", "--advertised-address", f"http://127.0.0.1:{node}"]
-    with _server(command, folder, settings) as first, _hypercorn(python, service, environment) as second:
+    with _server(command, folder, settings) as first, _hypercorn(python, workers, service, environment) as second:
         _await(lambda: _answers(f"http://127.0.0.1:{admin}/health"), first)
         _await(lambda: _listens(service), second)
         _register(f"http://127.0.0.1:{admin}/deployments", f"http://127.0.0.1:{service}")
@@ -84,12 +83,14 @@ def temporal(python: Path, environment: Mapping[str, str]) -> Generator[Served, 
 
 
 @contextmanager
-def _hypercorn(python: Path, port: int, environment: Mapping[str, str]) -> Generator[_Running, None, None]:
-    """Serve the service as Restate's documentation says for production, with a worker for each core."""
+def _hypercorn(
+    python: Path, workers: int, port: int, environment: Mapping[str, str]
+) -> Generator[_Running, None, None]:
+    """Serve the service as Restate's documentation says for production."""
     folder = Path(mkdtemp(prefix="atone-hypercorn-"))
     endless = 2**31 - 1
     (folder / "hypercorn.toml").write_text(
-        f'bind = "127.0.0.1:{port}"\nworkers = {os.cpu_count()}\nh2_max_concurrent_streams = {endless}\n'
+        f'bind = "127.0.0.1:{port}"\nworkers = {workers}\nh2_max_concurrent_streams = {endless}\n'
         f"keep_alive_max_requests = {endless}\nkeep_alive_timeout = {endless}\nloglevel = \"WARNING\"\n",
         encoding="utf-8",
     )  # fmt: skip

@@ -1,0 +1,297 @@
+"""The page docs/benchmarks.md: its figures are put in from what was measured, its words are written by hand.
+
+Owns the blocks between the marks `<!-- NAME: from the measured files -->` and `<!-- end -->`, and the plot beside it.
+Must not measure unless asked to: `python -m benchmarks.page` writes the page anew, and `--measure compare,waiting`
+measures first, with `--rounds` and `--seconds` for those that have them. A test holds page and files together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from benchmarks import measurements
+from benchmarks.chart import Panel, Row, number, plot
+from benchmarks.measurements import COMMANDS, KEPT, Line, Measured, is_kept
+from benchmarks.peers.catalogue import CONTENDERS, PEER_BY_NAME, PEERS
+from benchmarks.runs import ROOT
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLOT = KEPT / "compare.svg"
+_BLOCK = re.compile(r"(<!-- ([a-z-]+): from the measured files -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Block: TypeAlias = Callable[[], list[str]]
+
+
+def page(text: str) -> str:
+    """Return the page with its blocks made anew; those that nothing was measured for stay as they are."""
+
+    def renewed(found: re.Match[str]) -> str:
+        head, name, end = found.groups()
+        block = BLOCKS[name]
+        return f"{head}{chr(10).join(block())}\n{end}" if is_kept(_file_of(name)) else found.group(0)
+
+    return _BLOCK.sub(renewed, text)
+
+
+def _file_of(block: str) -> str:
+    return {"peers": "compare", "versions": "compare", "goals": "compare"}.get(block, block)
+
+
+def table(head: str, rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table; `head` has its columns between bars."""
+    columns = [part.strip() for part in head.split("|")]
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *[f"| {' | '.join(row)} |" for row in rows]]
+
+
+def _spread(line: Line, name: str, form: Callable[[float], str] = number) -> str:
+    return f"{form(line[name])} ({form(line[f'{name}_min'])}-{form(line[f'{name}_max'])})"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _commands(measured: Measured) -> list[str]:
+    return [*[f"`{command}`" + ("  " if at + 1 < len(measured.commands) else "") for at, command in
+              enumerate(measured.commands)], ""]  # fmt: skip
+
+
+def _throughput(name: str) -> list[str]:
+    measured = Measured(name)
+    versions = measured.lines[0]
+    on = f"PostgreSQL {versions['postgresql']}, asyncpg {versions['asyncpg']}" if "postgresql" in versions else ""
+    on = on or f"SQLite {versions['sqlite']}"
+    told = f"{versions['cpus']} cores, Python {versions['python']}, {on}; rounds: {versions['rounds']}"
+    cost = "server" in str(sorted(versions)) and "wal_bytes_per_saga" in versions
+    return [
+        *_commands(measured),
+        f"{told} of {versions['seconds']:g} s; load {_loads(measured.lines)}. Median (lowest-highest).",
+        "",
+        *table(
+            "workload | in flight | sagas/s | floor/s | ratio | p50 / p99 ms | commits/saga | CPU us/saga (floor)"
+            + (" | server CPU us/saga (floor) | WAL bytes/saga (floor)" if cost else ""),
+            [_throughput_row(line, cost) for line in measured.lines],
+        ),
+    ]
+
+
+def _throughput_row(line: Line, cost: bool) -> list[str]:
+    row = [
+        str(line["workload"]),
+        str(line["inflight"]),
+        _spread(line, "sagas_per_second"),
+        _spread(line, "floor_per_second"),
+        _spread(line, "ratio", _ratio),
+        f"{line['p50_ms']:.1f} / {line['p99_ms']:.1f}",
+        f"{line['commits_per_saga']:g}",
+        f"{line['client_cpu_us_per_saga']:.0f} ({line['floor_client_cpu_us_per_saga']:.0f})",
+    ]
+    if cost:
+        row.append(f"{line['server_cpu_us_per_saga']:.0f} ({line['floor_server_cpu_us_per_saga']:.0f})")
+        row.append(f"{line['wal_bytes_per_saga']:,.0f} ({line['floor_wal_bytes_per_saga']:,.0f})")
+    return row
+
+
+def _loads(lines: list[Line]) -> str:
+    loads = [float(line["load_average"]) for line in lines]
+    return f"{min(loads):.1f} to {max(loads):.1f}"
+
+
+def _title(contender: str) -> str:
+    return {"atone": "**Atone**", "floor": "the floor (no engine)"}.get(contender) or PEER_BY_NAME[contender].title
+
+
+def _compare() -> list[str]:
+    measured = Measured("compare")
+    first = measured.lines[0]
+    parts = [
+        *_commands(measured),
+        (
+            f"{first['cpus']} cores, {first['system']}, PostgreSQL {first['postgresql']}; rounds: {first['rounds']} of "
+            f"{first['seconds']:g} s; load {_loads(measured.lines)}. Median (lowest-highest)."
+        ),
+        "",
+        "![Sagas a second, by contender, on a logarithmic scale](benchmarks/compare.svg)",
+    ]
+    for workload, inflight in _levels(measured):
+        lines = _ranked(measured, workload, inflight)
+        parts += [
+            "",
+            f"`{workload}`, {inflight} in flight:",
+            "",
+            *table(
+                "contender | sagas/s | Atone has times as many | p50 / p99 ms | CPU us/saga, client + server"
+                " | WAL bytes/saga | transactions/saga",
+                [_compare_row(line) for line in lines],
+            ),
+        ]
+    return parts
+
+
+def _levels(measured: Measured) -> list[tuple[str, int]]:
+    return list(dict.fromkeys((str(line["workload"]), int(line["inflight"])) for line in measured.lines))
+
+
+def _ranked(measured: Measured, workload: str, inflight: int) -> list[Line]:
+    lines = [one for one in measured.lines if (one["workload"], one["inflight"]) == (workload, inflight)]
+    return sorted(lines, key=lambda line: -line.get("sagas_per_second", 0.0))
+
+
+def _compare_row(line: Line) -> list[str]:
+    title = _title(line["contender"])
+    if "not_measured" in line:
+        return [title, f"not measured: {line['not_measured']}", "", "", "", "", ""]
+    return [
+        title,
+        _spread(line, "sagas_per_second"),
+        "" if line["contender"] == "atone" or "atone_times" not in line else _spread(line, "atone_times"),
+        f"{line['p50_ms']:,.1f} / {line['p99_ms']:,.1f}",
+        f"{line['client_cpu_us_per_saga']:,.0f} + {line['server_cpu_us_per_saga']:,.0f}",
+        f"{line['wal_bytes_per_saga']:,.0f}" if "wal_bytes_per_saga" in line else "",
+        f"{line['transactions_per_saga']:.2f}" if "transactions_per_saga" in line else "",
+    ]
+
+
+def drawing() -> str:
+    """Return the plot of the comparison."""
+    measured = Measured("compare")
+    panels: list[Panel] = []
+    for workload, inflight in _levels(measured):
+        rows = [_dot(line) for line in _ranked(measured, workload, inflight) if "sagas_per_second" in line]
+        words = "third step rejected, two undone" if workload == "compensate" else "three steps"
+        panels.append(Panel(f"{inflight} in flight, {words}", tuple(rows)))
+    return plot(
+        "Sagas a second, client and server on the same machine",
+        "logarithmic; a dot is the median of the rounds, its line lowest to highest; the ring is no engine",
+        tuple(panels),
+    )
+
+
+def _dot(line: Line) -> Row:
+    contender = str(line["contender"])
+    kind = {"atone": "own", "floor": "bound"}.get(contender, "peer")
+    label = _title(contender).replace("**", "")
+    rate = [float(line[f"sagas_per_second{end}"]) for end in ("", "_min", "_max")]
+    return Row(label, max(rate[0], 0.1), max(rate[1], 0.1), max(rate[2], 0.1), kind)
+
+
+def _peers() -> list[str]:
+    return [f"- **{peer.title}**: {peer.set_up}." for peer in PEERS]
+
+
+def _versions() -> list[str]:
+    measured = Measured("compare")
+    rows: list[list[str]] = []
+    for contender in CONTENDERS:
+        line = next((one for one in measured.lines if one["contender"] == contender and "versions" in one), None)
+        if line is not None:
+            told: Mapping[str, str] = line["versions"]
+            rows.append([_title(contender), ", ".join(f"{name} {version}" for name, version in told.items())])
+    return table("contender | versions", rows)
+
+
+def _goals() -> list[str]:
+    """Return the goals with what was measured for them, held or not."""
+    rows: list[list[str]] = []
+    if is_kept("throughput-postgres"):
+        floors = Measured("throughput-postgres")
+        for workload, inflight, goal in (("order", 100, 0.5), ("order", 1, 0.8), ("compensate", 100, 0.5)):
+            line = floors.find(workload=workload, inflight=inflight)
+            if line is not None:
+                what = f"share of the floor, `{workload}`, {inflight} in flight"
+                rows.append(_goal(what, f"{goal:g}", _spread(line, "ratio", _ratio), line["ratio"] >= goal))
+    measured = Measured("compare")
+    for goal, names in ((10, ("restate", "restate-workers")), (50, ("dbos", "dbos-threads"))):
+        found = [measured.find(workload="order", inflight=100, contender=name) for name in names]
+        lines = [line for line in found if line is not None and "atone_times" in line]
+        if lines:
+            best = min(lines, key=lambda line: line["atone_times"])
+            what = f"times {_title(best['contender'])}, `order`, 100 in flight"
+            rows.append(_goal(what, f"{goal}", _spread(best, "atone_times"), best["atone_times"] >= goal))
+    return table("goal | at least | measured | held", rows)
+
+
+def _goal(what: str, least: str, measured: str, held: bool) -> list[str]:
+    return [what, least, measured, "yes" if held else "**no**"]
+
+
+def _profile() -> list[str]:
+    measured = Measured("profile")
+    line = measured.lines[0]
+    calls: Mapping[str, float] = line["calls_per_saga_by_part"]
+    parts: Mapping[str, float] = line["cpu_us_per_saga_by_part"]
+    rows = [[name, f"{us:.1f}", f"{calls[name]:g}" if name in calls else ""] for name, us in parts.items()]
+    return [
+        *_commands(measured),
+        f"{line['cpu_us_per_saga']:.0f} us of CPU a saga in the client, {line['turns_per_batch']:.0f} turns a batch.",
+        "What cProfile lists is kept in [benchmarks/profile.txt](benchmarks/profile.txt).",
+        "",
+        *table("part | us/saga | calls/saga", rows),
+    ]
+
+
+def _waiting() -> list[str]:
+    line = Measured("waiting").lines[0]
+    cache = line["sqlite_cache_grown_bytes"] / line["sagas"]
+    memory = f"{line['memory_bytes_per_saga']:.0f} bytes (goal: under 1,024)"
+    rows = [
+        ["memory per waiting saga", f"{memory}, of which {cache:.0f} are SQLite's page cache, which is bounded"],
+        ["sagas in memory while they wait", str(line["runners_while_waiting"])],
+        ["disk per waiting saga", f"{line['disk_bytes_per_saga']:,} bytes"],
+        [
+            f"time to wake {line['woken']:,} of them",
+            f"{line['wake_seconds']:.2f} s, of which {line['wake_sent_seconds']:.2f} s went into sending the events",
+        ],
+    ]
+    return [f"`{Measured('waiting').commands[0]}`: {line['sagas']:,} sagas wait for an event.", "",
+            *table("what | figure", rows)]  # fmt: skip
+
+
+def _import_time() -> list[str]:
+    measured = Measured("import-time")
+    line = measured.lines[0]
+    lead = f"`{measured.commands[0]}`: `import atone` takes {line['import_ms']:.0f} ms more than a bare interpreter "
+    return [
+        f"{lead}(median of {line['rounds']}; lowest {line['import_min_ms']:.0f}; goal: under {line['goal_ms']:.0f})."
+    ]
+
+
+BLOCKS: dict[str, Block] = {
+    "throughput-sqlite": lambda: _throughput("throughput-sqlite"),
+    "throughput-postgres": lambda: _throughput("throughput-postgres"),
+    "compare": _compare,
+    "peers": _peers,
+    "versions": _versions,
+    "goals": _goals,
+    "profile": _profile,
+    "waiting": _waiting,
+    "import-time": _import_time,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write docs/benchmarks.md anew from what was measured.")
+    parser.add_argument("--measure", default="", help=f"measure first: some of {','.join(COMMANDS)}, or all")
+    parser.add_argument("--rounds", type=int, help="for those that have rounds")
+    parser.add_argument("--seconds", type=float, help="for those that have rounds")
+    options = parser.parse_args()
+    more = [] if options.rounds is None else ["--rounds", str(options.rounds)]
+    more += [] if options.seconds is None else ["--seconds", f"{options.seconds:g}"]
+    try:
+        wanted = measurements.names(",".join(COMMANDS) if options.measure == "all" else options.measure or "")
+    except ValueError as error:
+        wanted = []
+        if options.measure:
+            parser.error(str(error))
+    for name in wanted:
+        measurements.measure(name, more)
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    if is_kept("compare"):
+        PLOT.write_text(drawing(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

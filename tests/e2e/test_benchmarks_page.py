@@ -1,0 +1,84 @@
+"""The page about benchmarks says what was measured: its tables and its plot are made from the files beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks import measurements, page
+from benchmarks.chart import Panel, Row, plot
+from benchmarks.measurements import COMMANDS, Measured, is_kept
+from benchmarks.page import BLOCKS, PAGE, PLOT, drawing
+from benchmarks.peers.catalogue import CONTENDERS, PEERS
+from benchmarks.peers.environments import LOCKS
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_page_is_what_the_files_say() -> None:
+    """Nobody edits a figure by hand; `python -m benchmarks.page` writes the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert page.page(text) == text
+    assert all(f"<!-- {name}: from the measured files -->" in text for name in BLOCKS)
+
+
+def test_the_plot_is_what_the_files_say() -> None:
+    """The plot beside the page is drawn from the same lines."""
+    assert PLOT.read_text(encoding="utf-8") == drawing()
+
+
+def test_the_plot_shows_every_contender_that_was_measured() -> None:
+    """It is well-formed, its text is text, and each label has a dot and a figure."""
+    root = ET.fromstring(PLOT.read_text(encoding="utf-8"))
+    measured = [line for line in Measured("compare").lines if "sagas_per_second" in line]
+    assert len(root.findall(f".//{SVG}circle")) == len(measured)
+    assert root.find(f"{SVG}title") is not None
+    labels = {str(text.text) for text in root.iter(f"{SVG}text")}
+    assert {page._title(line["contender"]).replace("**", "") for line in measured} <= labels
+
+
+def test_a_figure_that_changes_changes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks are really made from the files: another rate, another page."""
+    for name in COMMANDS:
+        if is_kept(name):
+            runs = json.loads(measurements.path_of(name).read_text(encoding="utf-8"))
+            if name == "compare":
+                runs[0]["lines"][0]["sagas_per_second"] = 123_456.7
+            (tmp_path / f"{name}.json").write_text(json.dumps(runs), encoding="utf-8")
+    monkeypatch.setattr(measurements, "KEPT", tmp_path)
+    text = PAGE.read_text(encoding="utf-8")
+    assert "123,457" not in text
+    assert "123,457" in page.page(text)
+
+
+def test_a_peer_that_was_not_measured_is_said_to_be_so() -> None:
+    """Its row gives the reason, and no figure."""
+    row = page._compare_row({"contender": "dbos", "not_measured": "no Python 3.12 or newer was found here"})
+    assert row[:2] == ["DBOS", "not measured: no Python 3.12 or newer was found here"]
+    assert set(row[2:]) == {""}
+
+
+def test_rows_lie_where_their_values_are() -> None:
+    """On a logarithmic scale ten times as much is always as far away, and the spread lies around the dot."""
+    rows = tuple(Row(str(value), value, value / 2, value * 2) for value in (10.0, 100.0, 1000.0))
+    root = ET.fromstring(plot("Rates", "a second", (Panel("all", rows),)))
+    places = [float(circle.attrib["cx"]) for circle in root.iter(f"{SVG}circle")]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
+    spreads = [line for line in root.iter(f"{SVG}line") if line.attrib["class"] == "spread"]
+    for at, line in enumerate(spreads):
+        assert float(line.attrib["x1"]) < places[at] < float(line.attrib["x2"])
+
+
+def test_every_contender_is_told_of_and_pinned() -> None:
+    """Each peer has a lock with hashes and a sentence about how it is set up, and no lock names a registry."""
+    assert {peer.name for peer in PEERS} | {"atone", "floor"} == set(CONTENDERS)
+    for peer in PEERS:
+        lock = (LOCKS / f"{peer.environment}.txt").read_text(encoding="utf-8")
+        assert "--hash=sha256:" in lock
+        assert peer.set_up
+    for lock_file in LOCKS.rglob("*"):
+        if lock_file.is_file():
+            assert "://" not in lock_file.read_text(encoding="utf-8"), f"{lock_file} names a place"
