@@ -29,7 +29,7 @@ from atone.outcome import Outcome
 from atone.store import FINAL_STATUSES, Store
 from tests.crash.definitions import EVENT, SHAPES, Script, all_sagas, random_saga
 from tests.crash.participant import Participant
-from tests.crash.witness import Notes, Witness
+from tests.crash.witness import Notes, Refusals, Witness
 
 T = TypeVar("T")
 
@@ -114,7 +114,9 @@ async def live(life: Life) -> None:
         keep_seconds=life.keep_seconds,
         loop_stall_seconds=5.0,
     )
-    async with Orchestrator(store_of(life, notes), sagas=all_sagas(participant), limits=limits) as orchestrator:
+    async with Orchestrator(
+        store_of(life, notes), sagas=all_sagas(participant), limits=limits, telemetry=Refusals(notes)
+    ) as orchestrator:
         say(ready=os.getpid())
         orders = _orders()
         if life.drain:

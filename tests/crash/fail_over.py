@@ -99,7 +99,10 @@ def torment(
         prepare(pair.primary)
         pair.attach()
         files = Files(run.folder, pair.url)
-        fleet = stack.enter_context(run.fleet(files, feeders, loses=not sync))
+        # Leases outlast the silence: what a worker takes for written it acts upon.
+        fleet = stack.enter_context(
+            run.fleet(files, feeders, loses=not sync, **({"lease_seconds": 8.0} if sync else {}))
+        )
         fleet.start_all(workers)
         for number in range(rounds):
             sleep(rng.uniform(1.0, 2.0))

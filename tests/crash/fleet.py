@@ -129,7 +129,7 @@ class Run:
 
     def fleet(self, files: Files, feeders: int, **life: Any) -> Fleet:
         """Return processes for this run, none of them started."""
-        return Fleet(files, seed=self.seed, feeders=feeders, **self._life, **life)
+        return Fleet(files, seed=self.seed, feeders=feeders, **{**self._life, **life})
 
     def judged(self, files: Files, admin_url: str, *, drained: bool) -> Found:
         """Read everything, and note the verdict; return what was read, for more figures."""

@@ -135,8 +135,9 @@ def torment(run: Run, pauses: int = 10, in_transaction: int = 3, workers: int = 
             fleet.replace(one)
         run.done |= {"pauses": pauses, "pauses_in_transaction": in_transaction, "workers": workers}
         run.done |= {"transaction_held_seconds_max": round(max(held, default=0.0), 2)}
-        run.judged(files, server.url(), drained=fleet.drain())
-        if not run.done["stale_commits_refused"]:
+        found = run.judged(files, server.url(), drained=fleet.drain())
+        run.done |= {"refused_as_counted_by_telemetry": dict(found.counted)}
+        if not run.done["stale_commits_refused"] or not found.counted["worker_dead"]:
             run.wrong.append("no stale write was refused, so none was tried: the run has shown nothing")
         return run.line(server)
 

@@ -45,7 +45,8 @@ class Saga(NamedTuple):
 class Found:
     """Everything that is left of a run. `started` and `ended` are what callers were told.
 
-    `refused` counts turns by the store's answer; `in_doubt` has the commits without one, with the time of that.
+    `refused` counts turns by the store's answer, `counted` by the product's own telemetry; `in_doubt` has the commits
+    without an answer, with the time of that.
     """
 
     sagas: list[Saga]
@@ -56,6 +57,7 @@ class Found:
     ended: list[tuple[str, str]] = field(default_factory=list)
     started_again: list[str] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    counted: Counter[str] = field(default_factory=Counter)
     in_doubt: list[tuple[float, tuple[bytes, ...]]] = field(default_factory=list)
 
 
@@ -116,6 +118,8 @@ def _noted(found: Found, note: dict[str, Any]) -> None:
         found.ended.append((note["ended"], note["status"]))
     elif "refused" in note:
         found.refused[note["refused"]] += note["turns"]
+    elif "counted" in note:
+        found.counted[note["counted"]] += note["turns"]
     elif "in_doubt" in note:
         found.in_doubt.append((note["at"], tuple(bytes.fromhex(one) for one in note["in_doubt"])))
 

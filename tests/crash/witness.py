@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from atone._runtime.telemetry import Observer
 from atone.errors import StoreUnavailable, WorkerDead
 from atone.store import (
     Claimed,
@@ -46,6 +47,16 @@ class Notes:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+class Refusals(Observer):
+    """Notes what the product itself counts as refused stale writes."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+
+    def writes_refused(self, why: str, turns: int) -> None:
+        self._notes.write(counted=why, turns=turns)
 
 
 class Witness:

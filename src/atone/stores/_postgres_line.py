@@ -131,7 +131,9 @@ class Line:
             return await work(session)
         except BaseException as error:
             if not keeps_the_connection(error):
-                # Cancelled callers end here too: an answer to them must not be read by the next caller.
+                # Cancelled callers end here too: an answer to them must not be read by the next caller. At once, so
+                # that the driver can't ask the server to cancel: a commit that waits for a standby would then be shown
+                # as made without it, and be lost with the primary.
                 self._session = None
                 session.connection.terminate()
             if is_repeatable(error) and isinstance(error, Exception):
