@@ -23,7 +23,7 @@ from atone.cli.asking import Wish, change, checked
 from atone.cli.exits import Exit, Stop
 from atone.cli.listing import list_sagas
 from atone.cli.migrating import Change, migrate
-from atone.cli.options import Fleet, Where, Which, Why
+from atone.cli.options import Fleet, Heard, Where, Which, Why
 from atone.cli.output import Output
 from atone.cli.place import find_saga, opened
 from atone.cli.saga_json import Shown
@@ -43,7 +43,7 @@ app = App(
     result_action="return_value",
 )
 
-_WHERE, _WHICH, _WHY, _FLEET = Where(), Which(), Why(), Fleet()
+_WHERE, _WHICH, _WHY, _FLEET, _HEARD = Where(), Which(), Why(), Fleet(), Heard()
 
 
 def run(arguments: list[str]) -> int:
@@ -244,6 +244,7 @@ def terminate(
 def worker(
     *targets: Annotated[str, Parameter(name="TARGET", help="package.module:name of sagas, or of what returns them.")],
     fleet: Fleet = _FLEET,
+    heard: Heard = _HEARD,
     store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as postgresql://...")] = None,
     migrate: Annotated[bool, Parameter(negative=(), help="Bring the tables up to date first.")] = False,
     notify: Annotated[bool, Parameter(help="Hear at once what other processes leave, not at a poll.")] = True,
@@ -262,6 +263,7 @@ def worker(
         notify=notify,
         codec=codec,
         log_level=log_level,
+        heard=heard,
         limits=limits,
     )
     return asyncio.run(work(job))

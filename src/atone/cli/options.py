@@ -74,6 +74,18 @@ class Fleet:
         return {name: value for name, value in given.items() if value is not None}
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What hears a worker."""
+
+    metrics_port: Annotated[int | None, Parameter(help="Serve metrics for Prometheus at this port, /metrics.")] = None
+    metrics_address: Annotated[str, Parameter(help="Where: it has no password.")] = "127.0.0.1"
+    otel: Annotated[bool, Parameter(negative=(), help="Spans and metrics to OpenTelemetry's global providers.")] = False
+    events: Annotated[bool, Parameter(negative=(), help="Log each attempt and each end of a saga.")] = False
+    log_json: Annotated[bool, Parameter(negative=(), help="Log JSON, one object a line.")] = False
+
+
 def _bound(text: str) -> tuple[str, int]:
     name, _, most = text.partition("=")
     if not name or not most.isdecimal():

@@ -15,11 +15,13 @@ import platform
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from atone.cli.exits import Exit, Stop
+from atone.cli.hearing import formatter_of, observers_of
+from atone.cli.options import Heard
 from atone.cli.place import named, shown
 from atone.cli.targets import codec_of, sagas_of
 from atone.definition import Saga
@@ -40,6 +42,7 @@ class Job:
     notify: bool = True
     codec: str | None = None
     log_level: str = "info"
+    heard: Heard = field(default_factory=Heard)
     limits: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -50,9 +53,10 @@ async def work(job: Job) -> Exit:
         async with AsyncExitStack() as stack:
             codec = None if job.codec is None else codec_of(job.codec)
             sagas = [saga for target in job.targets for saga in await sagas_of(target, stack)]
-            _log_to_stderr(job.log_level)
+            _log_to_stderr(job.log_level, formatter_of(job.heard))
             limits = Limits(**job.limits)
-            async with Orchestrator(store, sagas=sagas, codec=codec, limits=limits):
+            observers = observers_of(job.heard, stack.enter_context(ExitStack()))
+            async with Orchestrator(store, sagas=sagas, codec=codec, limits=limits, telemetry=observers):
                 _tell(job, sagas, limits)
                 await stop.wait()
                 log.info("stopping; a second signal ends at once")
@@ -83,7 +87,7 @@ def _signals() -> Any:
                 loop.remove_signal_handler(number)
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: str, formatter: logging.Formatter) -> None:
     """Show what Atone says from `level` on, and of others warnings; user code that set up its own log keeps that."""
     try:
         logging.getLogger("atone").setLevel(level.upper())
@@ -91,7 +95,9 @@ def _log_to_stderr(level: str) -> None:
         raise Stop(
             Exit.USAGE, "usage", f"There is no log level {level!r}. Give debug, info, warning or error."
         ) from None
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler])
 
 
 def _tell(job: Job, sagas: Sequence[Saga[Any]], limits: Limits) -> None:
