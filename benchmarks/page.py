@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from benchmarks import measurements
 from benchmarks.chart import Panel, Row, number, plot
@@ -259,6 +259,26 @@ def _import_time() -> list[str]:
     ]
 
 
+# What stands on every line and says nothing about one of them.
+_ABOUT = {"benchmark", "store", "python", "cpus", "load_average", "postgres", "sqlite", "part"}
+
+
+def _facts(name: str) -> list[str]:
+    """Return a table of all that each line says, for what has no table of its own."""
+    measured = Measured(name)
+    lines = _commands(measured)
+    for line in measured.lines:
+        rows = [[key.replace("_", " "), _fact(value)] for key, value in line.items() if key not in _ABOUT]
+        lines += [*table(f"{line.get('part', name)} | figure", rows), ""]
+    return lines[:-1]
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(_fact(one) for one in cast("list[object]", value))
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
 BLOCKS: dict[str, Block] = {
     "throughput-sqlite": lambda: _throughput("throughput-sqlite"),
     "throughput-postgres": lambda: _throughput("throughput-postgres"),
@@ -269,6 +289,9 @@ BLOCKS: dict[str, Block] = {
     "profile": _profile,
     "waiting": _waiting,
     "import-time": _import_time,
+    "telemetry": lambda: _facts("telemetry"),
+    "recovery": lambda: _facts("recovery"),
+    "scale": lambda: _facts("scale"),
 }
 
 

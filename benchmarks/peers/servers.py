@@ -108,9 +108,10 @@ class _Running:
 @contextmanager
 def _server(command: list[str | Path], folder: Path, environment: Mapping[str, str]) -> Generator[_Running, None, None]:
     log = folder / "bench.log"
+    own = {**environment, "TMPDIR": str(folder)}  # what it leaves in the folder for temporary files goes with it
     with (
         log.open("w", encoding="utf-8") as words,
-        guarded(command, folder=folder, cwd=ROOT, environment=environment, stdout=words, stderr=words) as process,
+        guarded(command, folder=folder, cwd=ROOT, environment=own, stdout=words, stderr=words) as process,
     ):
         yield _Running(process, log)
 
