@@ -145,7 +145,16 @@ def test_the_promise_stands_word_for_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/command-line.md", "docs/fleet.md"]
+    "page",
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/command-line.md",
+        "docs/fleet.md",
+        "docs/telemetry.md",
+    ],
 )
 def test_links_lead_to_files(page: str) -> None:
     """A relative link in the front pages points to something that exists."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -409,3 +411,14 @@ def test_the_page_is_for_this_machine_unless_said_otherwise() -> None:
         assert serving._server.server_address[0] == "127.0.0.1"
         with pytest.raises(AtoneError, match="free port"):
             telemetry.serve(serving.port)
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [("opentelemetry", "opentelemetry", "otel"), ("prometheus", "prometheus_client", "prometheus")],
+)
+def test_a_missing_extra_says_what_brings_it(module: str, missing: str, extra: str) -> None:
+    """Whoever imports the bridge without its library is told the command."""
+    code = f"import sys; sys.modules['{missing}'] = None; import atone.integrations.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f'pip install "atone[{extra}]"' in done.stderr

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.propagate import inject
 from opentelemetry.trace import SpanKind, StatusCode
 
 from atone import Compensated, Completed, Context, Landed, Reject, Saga, Tried, step
@@ -291,9 +292,22 @@ def test_a_blocking_start_belongs_to_the_callers_span(tmp_path: Path, traces: Tr
 
 
 def test_a_sampling_decision_is_respected(tmp_path: Path, traces: Traces) -> None:
-    """Who started it was not sampled: neither is the saga, on any worker."""
-    run(_ordered(tmp_path, World(), traces.telemetry, trace={"traceparent": PARENT[:-1] + "0"}))
+    """Who started it was not sampled: neither is the saga, and what it sends says so, instrumented or not."""
+    world = World()
+    sent: list[dict[str, str]] = []
+
+    async def tells(at: Landing) -> Any:
+        instrumented: dict[str, str] = {}
+        inject(instrumented)
+        sent.extend([instrumented, dict(at.ctx.trace_headers)])
+        return at.land()
+
+    world.always("reserve", tells)
+    run(_ordered(tmp_path, world, traces.telemetry, trace={"traceparent": PARENT[:-1] + "0"}))
     assert traces.names == []
+    assert sent[0] == sent[1]
+    assert sent[0]["traceparent"].startswith(PARENT[:35])
+    assert sent[0]["traceparent"].endswith("-00")
 
 
 def test_something_else_than_an_observer_is_refused(tmp_path: Path) -> None:

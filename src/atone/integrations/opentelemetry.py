@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from opentelemetry import context, trace
+try:
+    from opentelemetry import context, trace
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError('OpenTelemetry\'s API is missing. Run: pip install "atone[otel]"') from missing
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -133,7 +136,7 @@ class _Start(StartObserver):
 class _Saga(SagaObserver):
     """The spans of one saga on this worker."""
 
-    __slots__ = ("_around", "_claim", "_identity", "_last", "_name", "_parent", "_tracer")
+    __slots__ = ("_around", "_claim", "_identity", "_last", "_name", "_parent", "_quiet", "_tracer")
 
     def __init__(self, tracer: trace.Tracer, saga: Subject) -> None:
         self._tracer = tracer
@@ -142,19 +145,27 @@ class _Saga(SagaObserver):
         self._parent = _context_of(saga.trace)
         # Nothing but the saga's own context: what the worker's tasks were made in is no part of it.
         self._around = Context() if self._parent is None else _around(self._parent)
+        # Who started it has decided for all; else a saga that is not sampled costs nearly as much as one that is.
+        self._quiet = self._parent is not None and not self._parent.trace_flags.sampled
         self._claim: SpanContext | None = None
         self._last: dict[tuple[str, str], SpanContext] = {}
 
     def claimed(self) -> None:
+        if self._quiet:
+            return
         span = self._begin(f"{self._name} claimed", self._links(self._parent), {})
         span.end()
         self._claim = span.get_span_context()
 
     def settled(self, status: str) -> None:
+        if self._quiet:
+            return
         last = next(reversed(self._last.values()), self._claim)
         self._begin(f"{self._name} {status}", self._links(last), {"atone.saga.status": status}).end()
 
     def attempt(self, what: Attempted) -> AttemptObserver:
+        if self._quiet:
+            return _Unsampled(self._around)
         same = (what.step, what.operation)
         # A repeat points to the call before it, an undo or a probe to its action, a worker's first one to its claim.
         before = self._last.get(same) or self._last.get((what.step, "action")) or self._claim
@@ -174,6 +185,18 @@ class _Saga(SagaObserver):
     @staticmethod
     def _links(to: SpanContext | None) -> list[Link]:
         return [] if to is None or not to.is_valid else [Link(to)]
+
+
+class _Unsampled(AttemptObserver):
+    """An attempt of a saga that is not sampled: what it sends says so, and nothing is recorded."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self, around: Context) -> None:
+        self._token = context.attach(around)
+
+    def returned(self) -> None:
+        context.detach(self._token)
 
 
 class _Attempt(AttemptObserver):

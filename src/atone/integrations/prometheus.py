@@ -11,7 +11,10 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError('The Prometheus client is missing. Run: pip install "atone[prometheus]"') from missing
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
