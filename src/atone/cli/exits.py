@@ -13,7 +13,8 @@ class Exit(IntEnum):
     """What a script may rely on.
 
     DONE: shown, or applied. REFUSED: refused, too late, not there, damaged, or the store can't be used. USAGE: the
-    command line itself is wrong. RECORDED: the request is durable and has no answer yet. INTERRUPTED: Ctrl-C.
+    command line itself is wrong. RECORDED: the request is durable and has no answer yet. INTERRUPTED: Ctrl-C. TERMINATED:
+    a second SIGTERM.
     """
 
     DONE = 0
@@ -21,6 +22,7 @@ class Exit(IntEnum):
     USAGE = 2
     RECORDED = 3
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class Stop(Exception):

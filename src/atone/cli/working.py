@@ -73,7 +73,7 @@ def _signals() -> Any:
         if stop.is_set():
             sys.stderr.write("atone: ended by a second signal; the lease ends by itself, then others go on\n")
             sys.stderr.flush()
-            os._exit(128 + number)
+            os._exit(Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED)
         stop.set()
 
     with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C still ends it, without a drain
