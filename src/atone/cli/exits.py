@@ -13,8 +13,8 @@ class Exit(IntEnum):
     """What a script may rely on.
 
     DONE: shown, or applied. REFUSED: refused, too late, not there, damaged, or the store can't be used. USAGE: the
-    command line itself is wrong. RECORDED: the request is durable and has no answer yet. INTERRUPTED: Ctrl-C. TERMINATED:
-    a second SIGTERM.
+    command line itself is wrong. RECORDED: the request is durable and has no answer yet. INTERRUPTED: Ctrl-C.
+    TERMINATED: a second SIGTERM.
     """
 
     DONE = 0
