@@ -27,10 +27,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "throughput-postgres": tuple(_THROUGHPUT.format(store="postgres", workload=one) for one in WORKLOADS),
     "compare": ("python -m benchmarks.compare --inflight 1,100 --workload order,compensate --json",),
     "profile": ("python -m benchmarks.throughput --store postgres --inflight 100 --profile --json",),
+    "scale": ("python -m benchmarks.scale --json",),
+    "recovery": ("python -m benchmarks.recovery --store postgres --sagas 500 --json",),
     "waiting": ("python -m benchmarks.waiting --sagas 100000 --json",),
     "telemetry": ("python -m benchmarks.telemetry --store postgres --inflight 1,100 --json",),
-    "recovery": ("python -m benchmarks.recovery --sagas 500 --json",),
-    "scale": ("python -m benchmarks.scale --json",),
 }
 _WITH_ROUNDS = ("benchmarks.throughput --store", "benchmarks.compare")
 PROFILE = KEPT / "profile.txt"

@@ -203,6 +203,12 @@ def _goals() -> list[str]:
             if line is not None:
                 what = f"share of the floor, `{workload}`, {inflight} in flight"
                 rows.append(_goal(what, f"{goal:g}", _spread(line, "ratio", _ratio), line["ratio"] >= goal))
+    if is_kept("scale"):
+        rate = Measured("scale").find(part="throughput")
+        if rate is not None:
+            what = f"throughput with {rate['finished_sagas']:,} finished sagas, times an empty store's"
+            held = rate["ratio"] >= rate["goal_ratio"]
+            rows.append(_goal(what, f"{rate['goal_ratio']:g}", _spread(rate, "ratio", _ratio), held))
     measured = Measured("compare")
     for goal, names in ((10, ("restate", "restate-workers")), (50, ("dbos", "dbos-threads"))):
         found = [measured.find(workload="order", inflight=100, contender=name) for name in names]
@@ -233,12 +239,88 @@ def _profile() -> list[str]:
     ]
 
 
+def _scale() -> list[str]:
+    measured = Measured("scale")
+    (rate,) = (line for line in measured.lines if line["part"] == "throughput")
+    told = f"{rate['cpus']} cores, Python {rate['python']}, PostgreSQL {rate['postgres']}"
+    rates = f"{number(rate['sagas_per_second'])} sagas/s, in an empty one {number(rate['empty_sagas_per_second'])}"
+    rates += (
+        f"; ratio {_spread(rate, 'ratio', _ratio)} in {rate['rounds']} rounds, goal at least {rate['goal_ratio']:g}"
+    )
+    wal = f"{rate['wal_bytes_per_saga']:,} bytes of WAL a saga ({rate['empty_wal_bytes_per_saga']:,})"
+    with_them = f"With {rate['finished_sagas']:,} finished sagas in the store"
+    return [
+        *_commands(measured),
+        f"{told}; load {_loads(measured.lines)}.",
+        "",
+        f"{with_them}: {rates}; {wal}.",
+        "",
+        *_latencies([line for line in measured.lines if line["part"] == "latency"]),
+        "",
+        *_shared([line for line in measured.lines if line["part"] == "workers"]),
+        "",
+        *(line for one in measured.lines if one["part"] == "waiting" for line in _waiting_rows(one)),
+    ]
+
+
+def _latencies(lines: list[Line]) -> list[str]:
+    """Return a row for each call, a column for each size of the store; the empty store beside it was asked in turn."""
+    sizes = sorted({int(line["finished_sagas"]) for line in lines})
+    rows: list[list[str]] = []
+    for call in dict.fromkeys(str(line["call"]) for line in lines):
+        by_size = {int(line["finished_sagas"]): line for line in lines if line["call"] == call}
+        cells = [
+            f"{by_size[size]['p50_ms']:.2f} / {by_size[size]['p99_ms']:.1f} ({by_size[size]['ratio']:.2f})"
+            for size in sizes
+        ]
+        rows.append([call.replace("_", " "), *cells])
+    head = "call: p50 / p99 ms (times an empty store) | " + " | ".join(f"{size:,} finished" for size in sizes)
+    return table(head, rows)
+
+
+def _shared(lines: list[Line]) -> list[str]:
+    counts = ("started", "completed", "journals_wrong", "steps_called_twice", "steps_missing")
+    rows = [
+        [str(line["workers"]), *(f"{line[name]:,}" for name in counts), number(line["sagas_per_second"])]
+        for line in lines
+    ]
+    return table(f"worker processes | {' | '.join(counts).replace('_', ' ')} | sagas/s", rows)
+
+
+def _recovery() -> list[str]:
+    measured = Measured("recovery")
+    line = measured.lines[0]
+    lease = f"{line['after_lease_seconds']:.2f} s ({line['after_lease_min']:.2f}-{line['after_lease_max']:.2f})"
+    kill = f"{line['after_kill_seconds']:.1f} s ({line['after_kill_min']:.1f}-{line['after_kill_max']:.1f})"
+    repeated = ", ".join(sorted({str(one) for one in line["in_flight_steps_repeated"]}))
+    rows = [
+        ["from the lease's end to all finished", f"{lease}, goal under {line['goal_seconds']:g} s"],
+        [f"from the kill, with leases of {line['lease_seconds']:g} s", kill],
+        ["steps in flight that were repeated, each round", repeated],
+        ["other steps that were repeated, all rounds", str(line["other_steps_repeated"])],
+        ["steps that were never called, all rounds", str(line["steps_missing"])],
+    ]
+    lead = f"{line['sagas']:,} sagas in flight, {line['rounds']} kills; load {_loads(measured.lines)}."
+    return [*_commands(measured), f"{lead} Median (lowest-highest).", "", *table("what | figure", rows)]
+
+
 def _waiting() -> list[str]:
     line = Measured("waiting").lines[0]
+    return [
+        f"`{Measured('waiting').commands[0]}`: {line['sagas']:,} sagas wait for an event.",
+        "",
+        *_waiting_rows(line),
+    ]
+
+
+def _waiting_rows(line: Line) -> list[str]:
     cache = line["sqlite_cache_grown_bytes"] / line["sagas"]
     memory = f"{line['memory_bytes_per_saga']:.0f} bytes (goal: under 1,024)"
+    if cache:
+        memory += f", of which {cache:.0f} are SQLite's page cache, which is bounded"
     rows = [
-        ["memory per waiting saga", f"{memory}, of which {cache:.0f} are SQLite's page cache, which is bounded"],
+        ["sagas that wait", f"{line['sagas']:,}"],
+        ["memory per waiting saga", memory],
         ["sagas in memory while they wait", str(line["runners_while_waiting"])],
         ["disk per waiting saga", f"{line['disk_bytes_per_saga']:,} bytes"],
         [
@@ -246,8 +328,7 @@ def _waiting() -> list[str]:
             f"{line['wake_seconds']:.2f} s, of which {line['wake_sent_seconds']:.2f} s went into sending the events",
         ],
     ]
-    return [f"`{Measured('waiting').commands[0]}`: {line['sagas']:,} sagas wait for an event.", "",
-            *table("what | figure", rows)]  # fmt: skip
+    return table("what | figure", rows)
 
 
 def _import_time() -> list[str]:
@@ -287,11 +368,11 @@ BLOCKS: dict[str, Block] = {
     "versions": _versions,
     "goals": _goals,
     "profile": _profile,
+    "scale": _scale,
+    "recovery": _recovery,
     "waiting": _waiting,
     "import-time": _import_time,
     "telemetry": lambda: _facts("telemetry"),
-    "recovery": lambda: _facts("recovery"),
-    "scale": lambda: _facts("scale"),
 }
 
 
