@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from atone._runtime.deadlines import Deadlines
+from atone._runtime.deadlines import Deadlines, End
 
 
 class TurnedClock:
@@ -35,6 +35,13 @@ class TurnedClock:
         self.now = now
 
 
+def after(deadlines: Deadlines, seconds: float, passed: Callable[[], object]) -> End:
+    """Set one end."""
+    end = End()
+    deadlines.after(seconds, end, lambda ended: passed() if ended is end else None)
+    return end
+
+
 class TurnedTimer:
     def __init__(self, clock: TurnedClock, timer: tuple[float, Callable[[], None]]) -> None:
         self._clock, self._timer = clock, timer
@@ -55,9 +62,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> TurnedClock:
 def test_each_end_is_heard_at_its_own_moment_whatever_came_before_it(clock: TurnedClock) -> None:
     """An end that is set later and comes earlier moves the timer."""
     deadlines, heard = Deadlines(), list[tuple[str, float]]()
-    deadlines.after(30, lambda: heard.append(("late", clock.now)))
-    deadlines.after(2, lambda: heard.append(("early", clock.now)))
-    deadlines.after(10, lambda: heard.append(("middle", clock.now)))
+    after(deadlines, 30, lambda: heard.append(("late", clock.now)))
+    after(deadlines, 2, lambda: heard.append(("early", clock.now)))
+    after(deadlines, 10, lambda: heard.append(("middle", clock.now)))
     clock.turn_to(200)
     assert heard == [("early", 102), ("middle", 110), ("late", 130)]
     assert (len(deadlines), clock.timers) == (0, [])
@@ -66,8 +73,8 @@ def test_each_end_is_heard_at_its_own_moment_whatever_came_before_it(clock: Turn
 def test_a_lifted_end_is_not_heard_and_the_next_one_keeps_its_time(clock: TurnedClock) -> None:
     """Lifting the first end does not lose the timer for the second."""
     deadlines, heard = Deadlines(), list[float]()
-    first = deadlines.after(2, lambda: heard.append(0.0))
-    deadlines.after(10, lambda: heard.append(clock.now))
+    first = after(deadlines, 2, lambda: heard.append(0.0))
+    after(deadlines, 10, lambda: heard.append(clock.now))
     deadlines.lift(first)
     deadlines.lift(first)
     clock.turn_to(200)
@@ -81,8 +88,8 @@ def test_one_that_fails_does_not_hold_up_the_others(clock: TurnedClock, caplog: 
     def fails() -> None:
         raise ValueError("on purpose")
 
-    deadlines.after(1, fails)
-    deadlines.after(1, lambda: heard.append(clock.now))
+    after(deadlines, 1, fails)
+    after(deadlines, 1, lambda: heard.append(clock.now))
     clock.turn_to(150)
     assert heard == [101]
     assert "on purpose" in caplog.text
@@ -91,8 +98,8 @@ def test_one_that_fails_does_not_hold_up_the_others(clock: TurnedClock, caplog: 
 def test_an_end_may_set_another_one(clock: TurnedClock) -> None:
     """As a time-out does, for the time that the call has to end."""
     deadlines, heard = Deadlines(), list[float]()
-    deadlines.after(5, lambda: deadlines.after(1, lambda: heard.append(clock.now)))
-    deadlines.after(60, lambda: heard.append(clock.now))
+    after(deadlines, 5, lambda: after(deadlines, 1, lambda: heard.append(clock.now)))
+    after(deadlines, 60, lambda: heard.append(clock.now))
     clock.turn_to(200)
     assert heard == [106, 160]
 
@@ -100,9 +107,9 @@ def test_an_end_may_set_another_one(clock: TurnedClock) -> None:
 def test_lifted_ends_do_not_pile_up_behind_one_that_stands_long(clock: TurnedClock) -> None:
     """Half a heap of lifted ends is thrown away; what stands is still heard."""
     deadlines, heard = Deadlines(), list[float]()
-    deadlines.after(1000, lambda: heard.append(clock.now))
+    after(deadlines, 1000, lambda: heard.append(clock.now))
     for _ in range(10_000):
-        deadlines.lift(deadlines.after(2000, lambda: None))
+        deadlines.lift(after(deadlines, 2000, lambda: None))
     assert len(deadlines) < 1000
     clock.turn_to(5000)
     assert heard == [1100]
@@ -111,7 +118,7 @@ def test_lifted_ends_do_not_pile_up_behind_one_that_stands_long(clock: TurnedClo
 def test_nothing_is_heard_after_a_closing(clock: TurnedClock) -> None:
     """And no timer is left in the loop."""
     deadlines, heard = Deadlines(), list[float]()
-    deadlines.after(5, lambda: heard.append(clock.now))
+    after(deadlines, 5, lambda: heard.append(clock.now))
     deadlines.close()
     assert clock.timers == []
     clock.turn_to(200)

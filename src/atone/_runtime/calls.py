@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any, Protocol
 
 from atone._core import facts
@@ -54,6 +53,17 @@ class Caller(Protocol):
         ...
 
 
+_NO_STEPS: frozenset[str] = frozenset()
+
+
+def _nobody(fact: Fact) -> None:
+    """Hear what is not told to a runner that was let go.
+
+    Calls that held the runner's own method would keep it alive, and it them: each saga that is over would leave 22
+    objects and more to the garbage collector, which looks at all that live in order to find them.
+    """
+
+
 class Calls:
     """The attempts under way; `tell` hears the fact of each. `heard` tells telemetry, if it is on."""
 
@@ -65,7 +75,7 @@ class Calls:
         self._under_way: set[Attempt] = set()
         self._kept: Kept | None = None
         self._gone = False
-        self.asking: frozenset[str] = frozenset()  # the steps whose `when` is being asked
+        self.asking = _NO_STEPS  # the steps whose `when` is being asked
         self.heard: Heard | None = None
 
     def __bool__(self) -> bool:
@@ -89,7 +99,7 @@ class Calls:
         self._under_way.add(attempt)
         attempt.task = self._loop.create_task(self._run(attempt, state))
         seconds = call.deadline - self._caller.now()
-        attempt.expiry = self._caller.deadlines.after(seconds, partial(self._expire, attempt))
+        self._caller.deadlines.after(seconds, attempt, self._expire)
 
     def ask(self, step: str, state: SagaState) -> None:
         """Ask the step's `when`, unless that is under way."""
@@ -112,10 +122,11 @@ class Calls:
     def leave(self) -> None:
         """Tell nothing from now on; what still runs is a thread whose time is over."""
         self._gone = True
+        self._tell = _nobody
 
     def forget(self) -> None:
         """The saga is not mine any more: interrupt what is under way, and tell nothing from now on."""
-        self._gone = True
+        self.leave()
         for attempt in tuple(self._under_way):
             attempt.interrupt(Stop.DROPPED)
 
@@ -127,8 +138,7 @@ class Calls:
         fact = await self._caller.invoker.attempt(self._bound, state, attempt, kept)
         if heard is not None:
             heard.returned(fact, in_time=attempt.stop is None)
-        if attempt.expiry is not None:
-            self._caller.deadlines.lift(attempt.expiry)
+        self._caller.deadlines.lift(attempt)
         self._under_way.discard(attempt)
         if attempt.in_thread:
             self._caller.threads.give(1)
@@ -153,11 +163,10 @@ class Calls:
         else:
             attempt.interrupt(Stop.TIMEOUT)
             grace = self._caller.cancel_grace_seconds
-            attempt.expiry = self._caller.deadlines.after(grace, partial(self._give_up_on, attempt))
+            self._caller.deadlines.after(grace, attempt, self._give_up_on)
 
     def _give_up_on(self, attempt: Attempt) -> None:
         """Tell the time-out although the call has not ended; if it ends after all, that is told as a late result."""
-        attempt.expiry = None
         if not attempt.told and not self._gone:
             attempt.told = True
             if attempt.heard is not None:

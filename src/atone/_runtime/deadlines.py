@@ -13,19 +13,22 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
+from typing import Any, TypeVar
 
 log = logging.getLogger("atone.worker")
 
 _LIFTED_MAX = 256
 
+EndT = TypeVar("EndT", bound="End")
+
 
 class End:
-    """One moment at which `passed` is called, unless it was lifted before."""
+    """What ends at some moment, unless that is lifted before: `passed` is called with it then. Made to be inherited."""
 
     __slots__ = ("passed",)
 
-    def __init__(self, passed: Callable[[], None] | None) -> None:
-        self.passed = passed
+    def __init__(self) -> None:
+        self.passed: Callable[[Any], None] | None = None
 
 
 class Deadlines:
@@ -45,13 +48,13 @@ class Deadlines:
         """Return how many ends stand here, lifted ones with them."""
         return len(self._heap)
 
-    def after(self, seconds: float, passed: Callable[[], None]) -> End:
-        """Have `passed` called after so many seconds."""
-        at, end = self._loop.time() + seconds, End(passed)
-        heappush(self._heap, (at, next(self._number), end))
+    def after(self, seconds: float, end: EndT, passed: Callable[[EndT], None]) -> None:
+        """Have `passed` called with `end` after so many seconds; an end stands here once at a time."""
+        at, end.passed = self._loop.time() + seconds, passed
+        entry: tuple[float, int, End] = at, next(self._number), end
+        heappush(self._heap, entry)
         if at < self._timer_at:
             self._set_timer(at)
-        return end
 
     def lift(self, end: End) -> None:
         """Have nothing called at this end any more; a second time, or after it has passed, nothing happens."""
@@ -90,7 +93,7 @@ class Deadlines:
                 continue
             passed, end.passed = end.passed, None
             try:
-                passed()
+                passed(end)
             except Exception:
                 log.exception("what was to happen at a deadline failed")  # the others have theirs all the same
         if self._heap:

@@ -42,16 +42,16 @@ class Stop(Enum):
     DROPPED = "dropped"
 
 
-class Attempt:
+class Attempt(End):
     """One call under way: `stop` says why it was interrupted, `told` that its time-out was told before it ended."""
 
-    __slots__ = ("call", "expiry", "heard", "in_thread", "stop", "task", "told")
+    __slots__ = ("call", "heard", "in_thread", "stop", "task", "told")
 
     def __init__(self, call: Call, in_thread: bool) -> None:
+        self.passed = None
         self.call = call
         self.in_thread = in_thread
         self.heard: HeardAttempt | None = None
-        self.expiry: End | None = None
         self.stop: Stop | None = None
         self.task: asyncio.Task[None] | None = None
         self.told = False

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from atone._core import facts
 from atone._core.commands import Alert, AskCondition, Call, Command, Decision
@@ -36,13 +36,8 @@ _NOT_PARKED = "saga %s could not be parked (%s); it is claimed again later"
 _APPLIED = TurnResult.APPLIED
 
 
-class _Writing(NamedTuple):
-    """The turn that is being written: what it was decided on, what follows, and what the saga is then."""
-
-    fact: Fact
-    decision: Decision
-    saga: SagaState
-    hot: Hot
+# The turn that is being written: what it was decided on, what follows, and what the saga is and shows then.
+_Writing: TypeAlias = tuple[Fact, Decision, SagaState, Hot]
 
 
 class Host(Caller, Protocol):
@@ -234,7 +229,7 @@ class Runner:
         hot, host = _hot_after(old, saga, released, decision.wake_at), self._host
         entries, changed = encode_entries(decision.entries), None if hot is old else hot
         turn = Turn(self.key, saga.version, host.next_commit_id(), entries, changed, birth)
-        self._writing, self._written = True, _Writing(fact, decision, saga, hot)
+        self._writing, self._written = True, (fact, decision, saga, hot)
         if self.bound.has_plain_code:
             host.threads.take(self.bound.threads_for(decision))
         host.submit(turn, self._landed)
