@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from atone import Context, Reject, Saga, step
+from atone import Context, Reject, Retry, Saga, step
 from atone._runtime.measures import COUNTERS, GAUGES, HISTOGRAMS
 from atone._runtime.telemetry import Observer
 from atone.errors import AtoneError, DefinitionError, StoreUnavailable
@@ -275,6 +276,38 @@ def test_a_request_that_comes_first_is_counted_as_a_conflict(make: Callable[[], 
 
     run(main())
     assert of(metrics.values(), "atone_writes_refused_total", why="conflict") == 1
+
+
+class Slow(Saga[Order], late_grace=0):
+    """A plain function, which nobody can stop when its time is up."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    @step(timeout=0.05, retry=Retry(attempts=5, initial=30.0), no_compensation="it has no effect")
+    def act(self, ctx: Context[Order]) -> None:
+        self.gate.wait(30)
+
+
+@EITHER
+def test_an_attempt_that_was_given_up_on_has_one_outcome(make: Callable[[], Any], tmp_path: Path) -> None:
+    """It timed out; that it landed after all is another count."""
+    metrics, saga = make(), Slow()
+
+    async def main() -> None:
+        # What waits for its repeat stays here, to hear of the late success.
+        async with _opened(sqlite(tmp_path), saga, telemetry=metrics.telemetry) as orchestrator:
+            started = await orchestrator.start(Slow, Order(), saga_id="1")
+            place = {"saga": "Slow", "step": "act", "operation": "action", "outcome": "timed_out"}
+            await _until_it_shows(metrics, "atone_attempt_duration_seconds_count", 1, **place)
+            saga.gate.set()
+            await started.outcome(timeout=20)
+
+    run(main())
+    values = metrics.values()
+    calls = [value for (name, _), value in values.items() if name == "atone_attempt_duration_seconds_count"]
+    assert calls == [1]
+    assert of(values, "atone_attempts_landed_late_total", saga="Slow", step="act") == 1
 
 
 class Strange(Saga[Order], name="PlaceOrder", version=9):

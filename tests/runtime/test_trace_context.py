@@ -65,6 +65,7 @@ def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
         "a" * 257 + "=1",
         ",".join(f"k{at}=1" for at in range(33)),
         "a=" + "x" * 600,
+        ",".join(f"k{at}=" + "x" * 50 for at in range(10)),
         b"a=1",
         7,
     ],

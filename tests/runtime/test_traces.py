@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.propagate import inject
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind, StatusCode
 
 from atone import Compensated, Completed, Context, Landed, Reject, Saga, Tried, step
@@ -308,6 +309,22 @@ def test_a_sampling_decision_is_respected(tmp_path: Path, traces: Traces) -> Non
     assert sent[0] == sent[1]
     assert sent[0]["traceparent"].startswith(PARENT[:35])
     assert sent[0]["traceparent"].endswith("-00")
+
+
+def test_a_worker_keeps_to_the_starters_sampling(tmp_path: Path) -> None:
+    """Its own sampler, which takes everything, is not asked: half a trace helps nobody."""
+    world, traces = World(), Traces(sampler=ALWAYS_ON)
+
+    async def main() -> None:
+        world.script("charge", hangs)
+        async with crashing(tmp_path, PlaceOrder(world)) as (orchestrator, _):
+            await orchestrator.start(PlaceOrder, Order(), saga_id="1", trace={"traceparent": PARENT[:-1] + "0"})
+            await world.reached("charge")
+        async with _opened(tmp_path, PlaceOrder(world), telemetry=traces.telemetry) as orchestrator:
+            await orchestrator.outcome(PlaceOrder, "1", timeout=20)
+
+    run(main())
+    assert traces.names == []
 
 
 def test_something_else_than_an_observer_is_refused(tmp_path: Path) -> None:
