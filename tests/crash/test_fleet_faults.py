@@ -38,7 +38,7 @@ def line_of(tmp_path: Path) -> Callable[[str, Torment], dict[str, Any]]:
 @pytest.mark.slow
 def test_workers_on_one_database_may_be_killed_at_any_moment(line_of: Any) -> None:
     """Others take over what they leave; every saga ends true and nothing happens twice."""
-    line = line_of("random_kill", lambda run: random_kill.torment_fleet(run, kills=6, workers=2, feeders=5))
+    line = line_of("random_kill", lambda run: random_kill.torment_fleet(run, kills=4, workers=2, feeders=4))
     assert line["attempts_lost"] > 0
 
 
@@ -63,7 +63,7 @@ def test_nobody_hears_a_worker_that_wakes_up_after_its_lease(line_of: Any) -> No
 @pytest.mark.slow
 def test_commits_whose_answer_is_lost_are_made_once(line_of: Any) -> None:
     """The network resets, swallows, delays and holds back, between each worker and the server."""
-    line = line_of("lost_replies", lambda run: lost_replies.torment(run, wanted=3, workers=2, feeders=5))
+    line = line_of("lost_replies", lambda run: lost_replies.torment(run, wanted=3, workers=2, feeders=4))
     assert line["ambiguous_commits"] >= 3
 
 
@@ -72,7 +72,7 @@ def test_a_fail_over_to_a_synchronous_standby_loses_nothing(line_of: Any) -> Non
     """Also when the standby has been silent for so long that workers gave up waiting for their commits."""
 
     def torment(run: Run) -> dict[str, Any]:
-        return fail_over.torment(run, sync=True, rounds=1, workers=2, feeders=4, silent_seconds=3.0)
+        return fail_over.torment(run, sync=True, rounds=1, workers=2, feeders=4, silent_seconds=2.5)
 
     assert line_of("fail_over", torment)["acknowledged_lost"] == 0
 
@@ -91,7 +91,7 @@ def test_after_a_fail_over_that_loses_the_last_moments_every_saga_ends_and_nothi
 @pytest.mark.slow
 def test_full_disks_stop_sagas_only_for_as_long_as_they_are_full() -> None:
     """First the data's, which is an error to each commit, then the log's, which ends the server."""
-    command = ["tests.crash.disk_full", "--rounds", "1", "--workers", "2", "--feeders", "4", "--seed", "7", "--json"]
+    command = ["tests.crash.disk_full", "--rounds", "1", "--workers", "2", "--feeders", "3", "--seed", "7", "--json"]
     # In a process of its own: it leaves the mounts that everybody sees.
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode == 3:
@@ -106,7 +106,7 @@ def test_full_disks_stop_sagas_only_for_as_long_as_they_are_full() -> None:
 def test_a_workers_wall_clock_matters_to_nobody(line_of: Any) -> None:
     """It jumps by hours and months, there and back; no lease ends for it and no attempt is lost."""
     try:
-        line = line_of("clock_jumps", lambda run: clock_jumps.torment_workers(run, jumps=10, workers=2, feeders=4))
+        line = line_of("clock_jumps", lambda run: clock_jumps.torment_workers(run, jumps=8, workers=2, feeders=3))
     except NoShim as why:
         pytest.skip(f"the clock of a single process can't be moved here: {why}")
     assert (line["declared_dead"], line["attempts_lost"]) == (0, 0)
@@ -116,7 +116,7 @@ def test_a_workers_wall_clock_matters_to_nobody(line_of: Any) -> None:
 def test_a_jump_of_the_servers_clock_ends_leases_and_loses_nothing(line_of: Any) -> None:
     """Workers come back under new ids, and their sagas go on."""
     try:
-        line = line_of("clock_jumps", lambda run: clock_jumps.torment_server(run, workers=2, feeders=4, seconds=1.0))
+        line = line_of("clock_jumps", lambda run: clock_jumps.torment_server(run, workers=2, feeders=3, seconds=0.7))
     except NoShim as why:
         pytest.skip(f"the clock of a single process can't be moved here: {why}")
     assert line["declared_dead"] > 0
