@@ -23,7 +23,9 @@ log = logging.getLogger("atone.commit")
 Landed: TypeAlias = Callable[[TurnResult], None]
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
-DELIVER_AT_ONCE = 32
+# Large enough that a batch is worth its round trip. On PostgreSQL, two busy cores, portions of 32 cost a third more CPU
+# a saga at 100 in flight (batches of 50 instead of 100), and twice as much at 1,000 (300 instead of 460).
+DELIVER_AT_ONCE = 128
 
 
 class Committer:
