@@ -2,7 +2,7 @@
 
 Owns the blocks between the marks `<!-- NAME: from the measured files -->` and `<!-- end -->`, and the plot beside it.
 Must not measure unless asked to: `python -m benchmarks.page` writes the page anew, and `--measure compare,waiting`
-measures first, with `--rounds` and `--seconds` for those that have them. A test holds page and files together.
+measures first; `--rounds 5 --seconds 8` go on to those that have rounds. A test holds page and files together.
 """
 
 from __future__ import annotations
@@ -345,13 +345,31 @@ _ABOUT = {"benchmark", "store", "python", "cpus", "load_average", "postgres", "s
 
 
 def _facts(name: str) -> list[str]:
-    """Return a table of all that each line says, for what has no table of its own."""
+    """Return tables of all that the lines say, for what has none of its own: lines of one kind as the rows of one."""
     measured = Measured(name)
     lines = _commands(measured)
+    kinds: dict[tuple[str, ...], list[Line]] = {}
     for line in measured.lines:
-        rows = [[key.replace("_", " "), _fact(value)] for key, value in line.items() if key not in _ABOUT]
-        lines += [*table(f"{line.get('part', name)} | figure", rows), ""]
+        kinds.setdefault((str(line.get("part")), *line), []).append(line)
+    for alike in kinds.values():
+        told = [_folded(line) for line in alike]
+        if len(told) == 1:
+            lines += [*table(f"{alike[0].get('part', name)} | figure", [[*one] for one in told[0].items()]), ""]
+            continue
+        columns = [key for key in told[0] if len({one[key] for one in told}) > 1]
+        lines += [*table(" | ".join(columns), [[one[key] for key in columns] for one in told]), ""]
     return lines[:-1]
+
+
+def _folded(line: Line) -> dict[str, str]:
+    """Return the line's figures as text, each with its lowest and highest if it has them."""
+    folded: dict[str, str] = {}
+    for key, value in line.items():
+        if key in _ABOUT or key.removesuffix("_min").removesuffix("_max") in line.keys() - {key}:
+            continue
+        ends = [line[f"{key}_{end}"] for end in ("min", "max") if f"{key}_{end}" in line]
+        folded[key.replace("_", " ")] = _fact(value) + (f" ({_fact(ends[0])}-{_fact(ends[1])})" if ends[1:] else "")
+    return folded
 
 
 def _fact(value: object) -> str:
@@ -379,11 +397,8 @@ BLOCKS: dict[str, Block] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write docs/benchmarks.md anew from what was measured.")
     parser.add_argument("--measure", default="", help=f"measure first: some of {','.join(COMMANDS)}, or all")
-    parser.add_argument("--rounds", type=int, help="for those that have rounds")
-    parser.add_argument("--seconds", type=float, help="for those that have rounds")
-    options = parser.parse_args()
-    more = [] if options.rounds is None else ["--rounds", str(options.rounds)]
-    more += [] if options.seconds is None else ["--seconds", f"{options.seconds:g}"]
+    parser.epilog = "What else is given goes on to the commands that have rounds: --rounds 5 --seconds 8."
+    options, more = parser.parse_known_args()
     try:
         wanted = measurements.names(",".join(COMMANDS) if options.measure == "all" else options.measure or "")
     except ValueError as error:

@@ -82,3 +82,23 @@ def test_every_contender_is_told_of_and_pinned() -> None:
     for lock_file in LOCKS.rglob("*"):
         if lock_file.is_file():
             assert "://" not in lock_file.read_text(encoding="utf-8"), f"{lock_file} names a place"
+
+
+def test_lines_of_one_kind_are_the_rows_of_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure stands with its lowest and highest, and what is the same on all lines is left out."""
+    monkeypatch.setattr(measurements, "KEPT", tmp_path)
+    lines = [
+        {"telemetry": kind, "rounds": 5, "ratio": ratio, "ratio_min": 0.5, "ratio_max": 1.5, "cpus": 2}
+        for kind, ratio in (("none", 1.0), ("otel", 0.9))
+    ]
+    (tmp_path / "telemetry.json").write_text(
+        json.dumps([{"command": "python -m it", "lines": lines}]), encoding="utf-8"
+    )
+    assert BLOCKS["telemetry"]() == [
+        "`python -m it`",
+        "",
+        "| telemetry | ratio |",
+        "|---|---|",
+        "| none | 1.0 (0.5-1.5) |",
+        "| otel | 0.9 (0.5-1.5) |",
+    ]
