@@ -126,7 +126,8 @@ class Claimed(NamedTuple):
     lost); open attempts in them belong to a process that is gone. `newer`: sagas that I own and know, with a row or a
     request that I may not have seen. `unclaimable`: how many due sagas have a definition that I was not asked to run
     (a store may stop counting at 1,000).
-    `dead_letters`: how many early events were given up in this call. `now`: the store's clock.
+    `dead_letters`: how many early events were given up in this call. `now`: the store's clock. `next_end`: when the
+    first lease of another worker ends unless it is renewed, so that it pays to look again then; None: not told.
     """
 
     taken: tuple[bytes, ...]
@@ -134,6 +135,7 @@ class Claimed(NamedTuple):
     unclaimable: int
     dead_letters: int
     now: float
+    next_end: float | None = None
 
 
 class Delivery(NamedTuple):

@@ -100,6 +100,27 @@ def test_what_a_crashed_orchestrator_leaves_is_finished_by_another(postgres_benc
     run(main())
 
 
+def test_whoever_stands_by_looks_again_when_a_lease_ends(postgres_bench: Bench) -> None:
+    """The end of a lease is known beforehand: nobody has to poll for it, here there would be no poll for an hour."""
+    place = postgres_bench.place()
+
+    async def main() -> None:
+        world = World()
+        world.always("charge", lands_and_hangs)
+        store = FaultyStore(place.store(real_clock=True, statement_seconds=1.0))
+        usual = {"lease_seconds": 1.0, "grace_seconds": 0.0, "cancel_grace_seconds": 0.01}
+        async with opened(store, PlaceOrder(world), ShipOrder(world), **usual) as gone:
+            await gone.start(PlaceOrder, Order("1"), saga_id="1")
+            await world.reached("charge")
+            async with orchestrator(place, world, poll_seconds=3600.0) as heir:
+                world.always("charge", lands)
+                store.unplug()
+                await world.reached("ship")
+                assert isinstance(await heir.outcome(PlaceOrder, "1", timeout=30), Completed)
+
+    run(main())
+
+
 def test_two_orchestrators_share_the_work_and_neither_does_the_others(postgres_bench: Bench) -> None:
     """Sagas are started here and there; each step of each is called once."""
     place = postgres_bench.place()

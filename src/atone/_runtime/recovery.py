@@ -28,6 +28,7 @@ from atone.store import Claimed, Hot, Loaded, Store
 log = logging.getLogger("atone.worker")
 
 PAGE = 200
+AFTER_LEASE_SECONDS = 0.05
 
 
 class Registry(Protocol):
@@ -60,6 +61,7 @@ class Recovery:
         self._store, self._registry, self._membership = store, registry, membership
         self._bound, self._limits = bound, limits
         self._wanted = asyncio.Event()
+        self._next_end: float | None = None
         self._task: asyncio.Task[None] | None = None
         self.unclaimable = 0
 
@@ -111,8 +113,18 @@ class Recovery:
                 report(log, "looking for sagas to take over failed; trying again", error, worker=worker)
             if more:
                 continue
-            # Jitter keeps many workers from asking at the same moment.
-            await self._pause(self._limits.poll_seconds * random.uniform(0.7, 1.3))
+            await self._pause(self._until_next())
+
+    def _until_next(self) -> float:
+        """Return how long to wait: a poll, or until the next lease of another worker ends, if that is sooner.
+
+        Jitter keeps many workers from asking at the same moment.
+        """
+        usual = self._limits.poll_seconds * random.uniform(0.7, 1.3)
+        if self._next_end is None:
+            return usual
+        left = max(0.0, self._next_end - self._membership.time.now())
+        return min(usual, left + AFTER_LEASE_SECONDS * random.uniform(0.2, 1.0))
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -149,6 +161,7 @@ class Recovery:
         if worker != self._membership.id:
             return 0
         self._membership.time.observe(claimed.now, asked_at=asked_at)
+        self._next_end = claimed.next_end
         self._report(claimed)
         if self._registry.telemetry is not None:
             self._registry.telemetry.looked(claimed, len(runners))

@@ -55,6 +55,7 @@ WITH moment AS MATERIALIZED (
 SELECT (SELECT now FROM moment) AS now,
        EXISTS (SELECT FROM atone.workers, moment
                 WHERE id = $1 AND NOT dead AND lease_until > moment.now) AS alive,
+       (SELECT min(lease_until) FROM atone.workers WHERE holds AND NOT dead AND id <> $1) AS next_end,
        ARRAY (SELECT id FROM left_behind) AS left_behind,
        ARRAY (SELECT key FROM atone.sagas
                WHERE owner = $1 AND status NOT IN ('completed', 'compensated', 'failed')) AS mine,
@@ -162,7 +163,7 @@ async def claim(session: Session, place: Place, wish: Wish) -> Claimed:
         await take_early_events(session, place, seen["passed_by"])
     given_up = await give_up_early(session, place) if seen["run_out"] else 0
     newer = tuple(sorted(wish.known.intersection(seen["asked"])))
-    return Claimed(taken, newer, seen["unclaimable"], given_up, seen["now"])
+    return Claimed(taken, newer, seen["unclaimable"], given_up, seen["now"], seen["next_end"])
 
 
 async def _take(session: Session, place: Place, wish: Wish, seen: Any) -> tuple[bytes, ...]:
