@@ -92,7 +92,9 @@ def claim(connection: Connection, now: float, wish: Wish) -> Claimed:
     newer = wish.known.intersection(_keys(connection, _ASKED, wish.worker))
     queues, unclaimable = _waiting(connection, wish, left, now)
     taken = sorted(set(mine) - wish.known)[: wish.limit]
-    seen = Counter(str(name) for key in taken for (name,) in connection.execute(_NAME, (key,))) if wish.limits else {}
+    seen = Counter[str]()
+    if wish.limits:
+        seen.update(str(name) for key in taken for (name,) in connection.execute(_NAME, (key,)))
     allowed = _allowed(seen, _in_turns(queues, wish.first), wish.limits)
     found = list(islice(allowed, max(0, wish.limit - len(taken))))
     connection.executemany(_OWN, [(wish.worker, key) for key in found])
