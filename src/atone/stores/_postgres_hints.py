@@ -156,15 +156,21 @@ class Hints:
             self._pass_on(hint)
 
 
-def hints_of(turns: Sequence[Turn]) -> set[Hint]:
-    """Return what there is to tell of turns that were written: what nobody owns now is due, or over."""
+def hints_of(turns: Sequence[Turn], from_elsewhere: set[bytes]) -> set[Hint]:
+    """Return what there is to tell of turns that were written: what nobody owns now is due, or over.
+
+    An end is told of sagas `from_elsewhere` only, which are forgotten with it; who starts one here waits for it here.
+    """
     hints: set[Hint] = set()
     for turn in turns:
         hot = turn.hot
         if hot is None or hot.owned:
             continue
+        is_from_elsewhere = turn.key in from_elsewhere
+        from_elsewhere.discard(turn.key)
         if hot.status in _SETTLED:
-            hints.add(Hint.SETTLED)
+            if is_from_elsewhere:
+                hints.add(Hint.SETTLED)
         elif hot.wake_at is None or hot.wake_at <= time.time() + _SOON_SECONDS:
             hints.add(Hint.DUE)
     return hints

@@ -111,6 +111,8 @@ class PostgresStore:
         self._identity = ""
         self._lines: _Lines | None = None
         self._entered = False
+        # Sagas that were claimed: whoever started them may wait for their end in another process.
+        self._from_elsewhere: set[bytes] = set()
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -163,7 +165,7 @@ class PostgresStore:
             lambda session: commit(session, self._place, worker, turns, self._row_bytes_max)
         )
         if opened.hints is not None:
-            opened.hints.tell(hints_of(turns))
+            opened.hints.tell(hints_of(turns, self._from_elsewhere))
         return results
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
@@ -198,7 +200,11 @@ class PostgresStore:
         limits: Mapping[str, int] = NO_LIMITS,
     ) -> Claimed:
         wish = _postgres_claim.Wish(worker, sorted({*definitions}), frozenset(known), limit, lease_seconds, limits)
-        return await self._open.others.do(lambda session: _postgres_claim.claim(session, self._place, wish))
+        opened = self._open
+        claimed = await opened.others.do(lambda session: _postgres_claim.claim(session, self._place, wish))
+        if opened.hints is not None:
+            self._from_elsewhere.update(claimed.taken)
+        return claimed
 
     async def deliver(self, delivery: Delivery) -> Delivered:
         opened = self._open
