@@ -132,17 +132,7 @@ def lost_answers(bench: Bench) -> Iterator[Trouble]:
 
 
 TROUBLES = [time_outs, serializable, lost_answers]
-# What is mine does not count against a limit, so a claim whose answer was lost may be followed by one that takes more.
-_NOT_BOUND = (
-    "no_more_of_a_definition_is_taken_than_its_limit",
-    "each_version_gets_its_turn_within_the_limit_of_its_definition",
-)
-RUNS = [
-    (kind, check)
-    for kind in TROUBLES
-    for check in STORE_CHECKS
-    if kind is not lost_answers or check.name not in _NOT_BOUND
-]
+RUNS = [(kind, check) for kind in TROUBLES for check in STORE_CHECKS]
 
 
 @pytest.fixture(scope="module")
