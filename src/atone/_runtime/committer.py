@@ -23,9 +23,10 @@ log = logging.getLogger("atone.commit")
 Landed: TypeAlias = Callable[[TurnResult], None]
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
-# Large enough that a batch is worth its round trip. On PostgreSQL, two busy cores, portions of 32 cost a third more CPU
-# a saga at 100 in flight (batches of 50 instead of 100), and twice as much at 1,000 (300 instead of 460).
-DELIVER_AT_ONCE = 128
+# A batch is told in two halves, so that the sagas fall into two groups and the store writes one while the other
+# decides. All at once, the two would take turns: on PostgreSQL, 100 in flight, two cores, a quarter fewer sagas a
+# second. Below this a half is not worth its round trip.
+DELIVER_AT_LEAST = 32
 
 
 class Committer:
@@ -101,8 +102,8 @@ class Committer:
             self._deliver([landed for _, landed in batch], results, 0)
 
     def _deliver(self, waiting: list[Landed], results: list[TurnResult], at: int) -> None:
-        """Tell the next few runners, then let what they do run: their next turns are written while the rest is told."""
-        end = at + DELIVER_AT_ONCE
+        """Tell half of the runners, then let what they do run: their next turns are written while the rest is told."""
+        end = at + max(DELIVER_AT_LEAST, (len(waiting) + 1) // 2)
         for landed, result in zip(waiting[at:end], results[at:end], strict=True):
             try:
                 landed(result)
