@@ -74,8 +74,8 @@ class WatchedStore:
     ) -> None:
         await self._inner.__aexit__(kind, error, trace)
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
-        if register is not None:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        if worker is not None and register is not None:
             self.worker, self.plans = worker, register
         return self._inner.renew(worker, lease_seconds, register=register)
 

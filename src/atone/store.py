@@ -230,12 +230,15 @@ class Store(Protocol):
         """Close the store; calls under way end first."""
         ...
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         """Extend the worker's lease; blocking, and callable from any thread at any time.
 
         With `register` the worker's row is created (ids are never reused) and the plans are kept. An expired lease may
         be renewed as long as nobody has declared the worker dead. `lease_seconds` 0 retires it: it is dead from then
         on.
+
+        Without a worker there is no lease: the plans are kept, and the clock is read, for who starts sagas and runs
+        none. Without plans too nothing is written.
 
         Raises:
             WorkerDead: The worker was declared dead, retired, or never registered. Nothing was written.

@@ -205,34 +205,34 @@ class LeasesOnlyEndByDeclaration(Broken):
 
 
 class TheDeadMayRenew(Broken):
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
-        if worker in self._workers:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        if worker is not None and worker in self._workers:
             self._workers[worker].dead = False
         return super().renew(worker, lease_seconds, register=register)
 
 
 class IdsAreUsedAgain(Broken):
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
-        if register is not None:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        if worker is not None and register is not None:
             self._workers.pop(worker, None)
         return super().renew(worker, lease_seconds, register=register)
 
 
 class RegisteringTwiceIsAnError(Broken):
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
-        if register is not None and worker in self._workers:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        if worker is not None and register is not None and worker in self._workers:
             self._workers[worker].dead = True
         return super().renew(worker, lease_seconds, register=register)
 
 
 class RetiredWorkersLiveOn(Broken):
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         return super().renew(worker, lease_seconds or 10, register=register)
 
 
 class LapsedLeasesCannotBeRenewed(Broken):
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
-        if register is None:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        if worker is not None and register is None:
             self._alive(worker)
         return super().renew(worker, lease_seconds, register=register)
 
@@ -242,7 +242,7 @@ class RenewingNeedsTheLoop(Broken):
         self.loop = asyncio.get_running_loop()
         return await super().__aenter__()
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         if register is not None:
             return super().renew(worker, lease_seconds, register=register)
 
@@ -252,8 +252,19 @@ class RenewingNeedsTheLoop(Broken):
 
 
 class PlansAreForgotten(Broken):
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         return super().renew(worker, lease_seconds, register=register if register is None else ())
+
+
+class LooksAtTheClockLeaveAWorker(Broken):
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        lease = super().renew(worker, lease_seconds, register=register)
+        return lease if worker else super().renew("nobody", 1.0, register=())
+
+
+class OnlyWorkersKeepPlans(Broken):
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        return super().renew(worker, lease_seconds, register=register if worker else ())
 
 
 class NobodyIsDeclaredDead(Broken):

@@ -71,7 +71,7 @@ class InsistentStore:
             await asyncio.sleep(0.002)
         await self.inner.__aexit__(kind, error, trace)
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         for tries in range(TRIES_MAX):
             try:
                 return self.inner.renew(worker, lease_seconds, register=register)

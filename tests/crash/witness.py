@@ -96,7 +96,7 @@ class Witness:
                 self._notes.write(refused=result.value, turns=times, worker=worker)
         return results
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         try:
             return self.inner.renew(worker, lease_seconds, register=register)
         except WorkerDead:

@@ -43,6 +43,21 @@ def test_a_process_starts_and_the_fleet_runs(site: Site) -> None:
     run(main())
 
 
+def test_a_starter_leaves_plans_and_no_row_of_its_own(site: Site) -> None:
+    """However often one comes and goes; a look at the clock leaves none either."""
+
+    async def main() -> None:
+        for number in range(2):
+            async with site.starter() as starter:
+                await starter.start(Fetch, Parcel(), saga_id=str(number))
+                starter._worker._looked_at = -1e9  # type: ignore[union-attr]
+                await starter.start(Fetch, Parcel(), saga_id=f"later {number}")
+        assert site.place.sql("SELECT count(*) FROM workers") == [(0,)]
+        assert site.place.sql("SELECT count(*) FROM definitions WHERE plan IS NOT NULL") == [(2,)]
+
+    run(main())
+
+
 def test_a_worker_says_what_it_runs_and_never_the_password(site: Site) -> None:
     """Definitions, bounds, host, pid and store: what an operator looks for first."""
     with site.worker("--concurrency", "7", "--limit", "Fetch=3") as one:

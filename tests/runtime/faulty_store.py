@@ -144,7 +144,7 @@ class FaultyStore:
     ) -> None:
         await self.inner.__aexit__(kind, error, trace)
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         if self.unplugged:
             raise StoreUnavailable("unplugged")
         gate = self.renewals_pass if register is None else self.registrations_pass

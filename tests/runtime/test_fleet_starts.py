@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from atone import Completed, Context, Orchestrator, Saga, SagaStatus, step
@@ -13,6 +14,7 @@ from atone.blocking import BlockingOrchestrator
 from atone.errors import ConflictingStart, DefinitionError, OutcomeTimeout, Overloaded, Shutdown, StoreUnavailable
 from atone.orchestrator import Limits
 from atone.stores.memory import MemoryStore
+from atone.stores.sqlite import SqliteStore
 from tests.runtime.faulty_store import FaultyStore, held, lost_after, lost_before
 from tests.runtime.world import Order, PlaceOrder, ShipOrder, World, limits, opened, run, sqlite, until, waits
 
@@ -46,7 +48,7 @@ def test_what_one_process_starts_another_runs(tmp_path: Path) -> None:
 
 
 def test_a_starter_leaves_no_worker_behind_and_renews_nothing(tmp_path: Path) -> None:
-    """Its plans are in the store, under an id that was retired as it was made."""
+    """Its plans are in the store, under nobody's id: a thousand processes that come and go leave no row each."""
 
     async def main() -> None:
         store = FaultyStore(sqlite(tmp_path))
@@ -54,6 +56,122 @@ def test_a_starter_leaves_no_worker_behind_and_renews_nothing(tmp_path: Path) ->
             await starter.start(PlaceOrder, Order(), saga_id="1")
             await asyncio.sleep(0.3)  # three leases; a heartbeat would have shown itself
         assert store.renewals == [0.0]
+        file = apsw.Connection(str(tmp_path / "sagas.db"))
+        assert file.execute("SELECT count(*) FROM workers").fetchone() == (0,)
+        assert file.execute("SELECT count(*) FROM definitions WHERE plan IS NOT NULL").fetchone() == (2,)
+        file.close()
+
+    run(main())
+
+
+class Brief(Saga[Order], version=1, deadline=60):
+    """It is undone when a minute has passed."""
+
+    @step(no_compensation="nothing")
+    async def only(self, ctx: Context[Order]) -> int:
+        return 1
+
+
+class Clocks:
+    """The store's clock and this process's, both moved by hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.wall, self.passed, self._path = 1_000_000.0, 0.0, path
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    def store(self) -> SqliteStore:
+        return SqliteStore(self._path / "sagas.db", clock=lambda: self.wall)
+
+    def starting(self, store: Any) -> Orchestrator:
+        return Orchestrator(store, sagas=[Brief()], runs=False, limits=limits(), clock=self)
+
+    async def outcome(self, saga_id: str) -> object:
+        """Let a worker come and run the saga."""
+        async with opened(self.store(), Brief()) as worker:
+            return await worker.outcome(Brief, saga_id, timeout=20)
+
+
+def test_a_starter_that_is_open_for_long_hears_that_the_stores_clock_has_jumped(tmp_path: Path) -> None:
+    """Deadlines of its sagas begin at the store's time of the start, not of the starter's opening."""
+    clocks = Clocks(tmp_path)
+
+    async def main() -> None:
+        async with clocks.starting(clocks.store()) as starter:
+            clocks.wall, clocks.passed = clocks.wall + 300, clocks.passed + 10
+            await starter.start(Brief, Order(), saga_id="1")
+        assert isinstance(await clocks.outcome("1"), Completed)
+
+    run(main())
+
+
+def test_so_does_one_that_starts_within_transactions(tmp_path: Path) -> None:
+    """The first turn is made before it is inserted, with the time as it is then."""
+    clocks = Clocks(tmp_path)
+
+    async def main() -> None:
+        async with clocks.starting(clocks.store()) as starter:
+            clocks.wall, clocks.passed = clocks.wall + 300, clocks.passed + 10
+            caller = apsw.Connection(str(tmp_path / "sagas.db"))
+            caller.execute("BEGIN IMMEDIATE")  # a look at the time waits for nobody who writes
+            await starter.start(Brief, Order(), saga_id="1", connection=caller)
+            caller.execute("COMMIT")
+            caller.close()
+        assert isinstance(await clocks.outcome("1"), Completed)
+
+    run(main())
+
+
+def test_starts_share_a_look_at_the_clock_and_most_make_none(tmp_path: Path) -> None:
+    """A hundred at once are one look; those that follow soon need none, and no look writes."""
+    clocks = Clocks(tmp_path)
+
+    async def main() -> None:
+        store = FaultyStore(clocks.store())
+        async with clocks.starting(store) as starter:
+            clocks.passed += 10
+            await asyncio.gather(*(starter.start(Brief, Order(), saga_id=str(n)) for n in range(100)))
+            assert store.renewals == [0.0, 0.0]
+            clocks.passed += 1
+            await starter.start(Brief, Order(), saga_id="soon")
+            assert store.renewals == [0.0, 0.0]
+
+    run(main())
+
+
+def test_a_start_waits_for_a_store_whose_clock_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is written when the store is back, in the time of then; one that is cut off takes no other along."""
+    clocks = Clocks(tmp_path)
+
+    async def main() -> None:
+        store = FaultyStore(clocks.store())
+        async with clocks.starting(store) as starter:
+            clocks.passed, store.unplugged = 10, True
+            starts = [asyncio.ensure_future(starter.start(Brief, Order(), saga_id=str(n))) for n in range(3)]
+            await until(lambda: "reading the store's clock" in caplog.text)
+            starts[0].cancel()
+            clocks.wall, store.unplugged = clocks.wall + 300, False
+            assert [(await start).saga_id for start in starts[1:]] == ["1", "2"]
+        assert isinstance(await clocks.outcome("1"), Completed)
+
+    run(main())
+
+
+def test_a_start_that_waits_for_the_clock_ends_with_the_starter(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was written, and it says so."""
+    clocks = Clocks(tmp_path)
+
+    async def main() -> None:
+        store = FaultyStore(clocks.store())
+        async with clocks.starting(store) as starter:
+            clocks.passed, store.unplugged = 10, True
+            start = asyncio.ensure_future(starter.start(Brief, Order(), saga_id="1"))
+            await until(lambda: "reading the store's clock" in caplog.text)
+        with pytest.raises(Shutdown):
+            await start
 
     run(main())
 

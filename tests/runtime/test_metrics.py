@@ -19,8 +19,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from atone import Context, Reject, Retry, Saga, step
+from atone._runtime import measures
 from atone._runtime.measures import COUNTERS, GAUGES, HISTOGRAMS
-from atone._runtime.telemetry import Observer
+from atone._runtime.telemetry import Looked, Observer
 from atone.errors import AtoneError, DefinitionError, StoreUnavailable
 from atone.integrations.opentelemetry import OpenTelemetry
 from atone.integrations.prometheus import Prometheus
@@ -330,6 +331,48 @@ def test_a_saga_that_nobody_here_can_run_is_unclaimable(make: Callable[[], Any],
             await _until_it_shows(metrics, "atone_sagas_unclaimable", 1)
 
     run(main())
+
+
+@EITHER
+def test_workers_that_share_an_observer_are_added_up(make: Callable[[], Any], tmp_path: Path) -> None:
+    """What one of them sees does not take the place of what another one saw."""
+    metrics, world = make(), World()
+
+    async def main() -> None:
+        world.script("charge", *[hangs] * 3)
+        async with (
+            _opened(sqlite(tmp_path / "a"), PlaceOrder(world), telemetry=metrics.telemetry) as one,
+            _opened(sqlite(tmp_path / "b"), PlaceOrder(world), telemetry=metrics.telemetry) as two,
+        ):
+            await one.start(PlaceOrder, Order(), saga_id="1")
+            await two.start(PlaceOrder, Order(), saga_id="2")
+            await two.start(PlaceOrder, Order(), saga_id="3")
+            await world.reached("charge", 3)
+            await _until_it_shows(metrics, "atone_sagas_in_flight", 3)
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    run(main())
+
+
+def test_a_worker_that_has_not_looked_for_long_is_counted_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number is no news; the others' are. One that looks seldom is given its time."""
+    now = 0.0
+    monkeypatch.setattr(measures, "monotonic", lambda: now)
+    prometheus = Prometheus(registry=CollectorRegistry(), census_seconds=10)
+
+    def shown() -> dict[str, float]:
+        return {metric.name: value for metric, _, value in prometheus.gauges()}
+
+    prometheus.looked(Looked(0, 1, 0, 5, "gone", 0.5))
+    prometheus.looked(Looked(0, 0, 0, 2, "seldom", 100))
+    assert shown() == {"atone.sagas.unclaimable": 1, "atone.sagas.in_flight": 7}
+    now = 41.0
+    assert shown() == {"atone.sagas.unclaimable": 0, "atone.sagas.in_flight": 2}
+    now = 401.0
+    assert shown() == {}
+    prometheus.looked(Looked(0, 0, 0, 1, "new", 0.5))
+    assert shown() == {"atone.sagas.unclaimable": 0, "atone.sagas.in_flight": 1}
 
 
 def _stores(folder: Path) -> Iterable[Any]:

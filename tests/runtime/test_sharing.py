@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+from abc import ABC
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypedDict, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -16,6 +18,8 @@ import pytest
 from atone import Completed, Context, Saga, pivot, retriable, step
 from atone.codec import Codec
 from tests.runtime.world import opened, run, sqlite
+
+T = TypeVar("T")
 
 
 class Colour(enum.Enum):
@@ -75,6 +79,111 @@ class FieldOfItsOwn:
     seen: list[str] = field(default_factory=list[str], init=False)
 
 
+@dataclass(frozen=True)
+class Caches:
+    text: str
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return self.text.split(",")
+
+
+@dataclass(frozen=True)
+class InheritsTheCache(Caches):
+    more: str
+
+
+class OwnCache:
+    """A cached property as other libraries have it."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return instance.__dict__.setdefault("lines", [])
+
+
+@dataclass(frozen=True)
+class CachesByItself:
+    text: str
+    lines = OwnCache()
+
+
+@dataclass(frozen=True)
+class WritesPastTheFreeze:
+    text: str
+
+    def lines(self) -> list[str]:
+        object.__setattr__(self, "found", self.text.split(","))
+        return self.found  # type: ignore[attr-defined,no-any-return]
+
+
+class Room:
+    __slots__ = ("found",)
+
+
+@dataclass(frozen=True, slots=True)
+class HasRoom(Room):
+    text: str
+
+
+class CachingStruct(msgspec.Struct, frozen=True, dict=True):
+    text: str
+
+
+class CachingPair(Pair):
+    """Without `__slots__` it has room for anything."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What most people write."""
+
+    LIMIT: ClassVar[int] = 3
+    text: str = ""
+    line: Line = Line("none")
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def short(self) -> str:
+        return self.text[:3]
+
+    @classmethod
+    def parse(cls, text: str) -> Usual:
+        return cls(text)
+
+    @staticmethod
+    def empty() -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True, order=True, kw_only=True)
+class Slim:
+    text: str
+    line: Line = Line("none")
+
+
+@dataclass(frozen=True)
+class Inherits(Usual):
+    more: int = 0
+
+
+class Priced(Protocol):
+    def price(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Box(Generic[T]):
+    content: str
+
+
+@dataclass(frozen=True)
+class Mixed(Box[int], Priced, ABC):
+    more: int = 0
+
+    def price(self) -> int:
+        return self.more
+
+
 class LooseStruct(msgspec.Struct):
     item: str
 
@@ -88,7 +197,11 @@ class LoosePair(NamedTuple):
     right: list[int]
 
 
-@pytest.mark.parametrize("kind", [int, str | None, Colour, Line, Order, Pair, Tree, tuple[int, Line], bytes], ids=str)
+@pytest.mark.parametrize(
+    "kind",
+    [int, str | None, Colour, Line, Order, Pair, Tree, Usual, Slim, Inherits, Mixed, tuple[int, Line], bytes],
+    ids=str,
+)
 def test_what_nobody_can_change_is_shared(kind: Any) -> None:
     """Frozen all the way down."""
     assert Codec().schema(kind).is_shareable
@@ -97,7 +210,8 @@ def test_what_nobody_can_change_is_shared(kind: Any) -> None:
 @pytest.mark.parametrize(
     "kind",
     [list[int], dict[str, int], set[int], Any, Loose, HoldsList, HoldsLoose, Hides, FieldOfItsOwn, LooseStruct, Typed,
-     LoosePair, tuple[list[int], ...], Loose | None],
+     LoosePair, Caches, InheritsTheCache, CachesByItself, WritesPastTheFreeze, HasRoom, CachingStruct, CachingPair,
+     Caches | None, tuple[list[int], ...], Loose | None],
     ids=str,
 )  # fmt: skip
 def test_what_somebody_could_change_is_not(kind: Any) -> None:

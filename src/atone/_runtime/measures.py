@@ -96,14 +96,14 @@ class Meter(Protocol):
 
 
 class Measures(Observer):
-    """Measures what one worker does; `gauges` tells how things stand."""
+    """Measures what the workers of this process do, all together; `gauges` tells how things stand."""
 
     def __init__(self, meter: Meter, census_seconds: float | None = CENSUS_SECONDS) -> None:
         self.census_seconds = census_seconds
         self._meter = meter
         self._definitions: dict[str, _Definition] = {}
         self._census: tuple[Census, float] | None = None
-        self._looked: Looked | None = None
+        self._looked: dict[str, tuple[Looked, float]] = {}
         self._turns, self._seconds = meter.histogram(BATCH_TURNS, ()), meter.histogram(COMMITS, ())
         self._repeats, self._losses = meter.counter(REPEATS, ()), meter.counter(LEASE_LOSSES, ())
         self._dead_letters = meter.counter(DEAD_LETTERS, ())
@@ -128,7 +128,9 @@ class Measures(Observer):
         self._losses(1)
 
     def looked(self, found: Looked) -> None:
-        self._looked = found
+        if found.worker not in self._looked:  # a new one may stand where an old one stood
+            self._looked = {one.worker: self._looked[one.worker] for one in self._looks()}
+        self._looked[found.worker] = (found, monotonic())
         if found.dead_letters:
             self._dead_letters(found.dead_letters)
 
@@ -137,14 +139,24 @@ class Measures(Observer):
 
     def gauges(self) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
         """Yield what is known of how things stand now, from any thread; nothing that is no news any more."""
-        if self._looked is not None:
-            yield UNCLAIMABLE, (), self._looked.unclaimable
-            yield IN_FLIGHT, (), self._looked.in_flight
+        looks = self._looks()
+        if looks:
+            yield UNCLAIMABLE, (), sum(one.unclaimable for one in looks)
+            yield IN_FLIGHT, (), sum(one.in_flight for one in looks)
         if self._census is not None and self.census_seconds is not None:
             census, at = self._census
             passed = monotonic() - at
             if passed <= _STALE_AFTER * self.census_seconds:
                 yield from _of_census(census, passed)
+
+    def _looks(self) -> list[Looked]:
+        """Return the last look of each worker that has looked lately."""
+        now, usual = monotonic(), self.census_seconds or CENSUS_SECONDS
+        return [
+            look
+            for look, at in [*self._looked.values()]
+            if now - at <= _STALE_AFTER * max(usual, look.again_in_seconds)
+        ]
 
     def _definition(self, saga: Subject) -> _Definition:
         found = self._definitions.get(saga.name)

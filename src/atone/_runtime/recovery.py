@@ -29,6 +29,7 @@ log = logging.getLogger("atone.worker")
 
 PAGE = 200
 AFTER_LEASE_SECONDS = 0.05
+LATEST_POLL = 1.3  # times poll_seconds
 
 
 class Registry(Protocol):
@@ -120,7 +121,7 @@ class Recovery:
 
         Jitter keeps many workers from asking at the same moment.
         """
-        usual = self._limits.poll_seconds * random.uniform(0.7, 1.3)
+        usual = self._limits.poll_seconds * random.uniform(0.7, LATEST_POLL)
         if self._next_end is None:
             return usual
         left = max(0.0, self._next_end - self._membership.time.now())
@@ -164,7 +165,7 @@ class Recovery:
         self._next_end = claimed.next_end
         self._report(claimed)
         if self._registry.telemetry is not None:
-            self._registry.telemetry.looked(claimed, len(runners))
+            self._registry.telemetry.looked(claimed, len(runners), LATEST_POLL * self._limits.poll_seconds)
         for key in claimed.newer:
             if key in self._registry.runners:
                 self._registry.runners[key].refresh()

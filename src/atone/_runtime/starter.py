@@ -7,6 +7,7 @@ lease, claims nothing and calls no step. Made by `Orchestrator(runs=False)`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -14,16 +15,19 @@ from atone._core import facts
 from atone._core.decide import decide
 from atone._runtime.bound import BoundSaga
 from atone._runtime.committer import Committer
-from atone._runtime.ids import CommitIds, SagaKeys, new_worker_id
+from atone._runtime.ids import CommitIds, SagaKeys
 from atone._runtime.limits import Limits
+from atone._runtime.logs import about, told
 from atone._runtime.outcomes import Outcomes
 from atone._runtime.starts import Starts
 from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import aside
 from atone._runtime.wire import encode_entries
 from atone.clock import Clock, StoreTime
-from atone.errors import Shutdown
+from atone.errors import Shutdown, StoreUnavailable
 from atone.store import Birth, Hot, Store, StoredPlan, Turn, TurnResult
+
+log = logging.getLogger("atone.starter")
 
 
 class Starter:
@@ -44,6 +48,10 @@ class Starter:
         self._starts = Starts(limits.starts_waiting_max)
         self._time = StoreTime(clock)
         self._committer: Committer | None = None
+        # As often as a worker's lease tells it the time.
+        self._look_seconds = limits.lease_seconds / 3
+        self._looked_at = 0.0
+        self._look: asyncio.Task[None] | None = None
         self.now = self._time.now
         self.runners: dict[bytes, object] = {}
 
@@ -54,10 +62,7 @@ class Starter:
 
     async def open(self) -> None:
         """Leave the plans in the store, for whoever looks at the sagas before a worker has registered them."""
-        asked_at = self._clock.monotonic()
-        # An id that is retired as it is made: it keeps the plans and tells the time, and no lease needs renewing.
-        lease = await aside(partial(self._store.renew, new_worker_id(), 0.0, register=self._plans))
-        self._time.observe(lease.now, asked_at=asked_at)
+        await self._tell_time(self._plans)
         self._committer = Committer(self._store, None, self._ended, telemetry=self._telemetry)
         self._committer.start()
 
@@ -74,11 +79,11 @@ class Starter:
 
     async def start(self, bound: BoundSaga, fact: facts.StartRequested) -> tuple[bytes, TurnResult | None]:
         """Store a saga for the fleet; see `Worker.start`."""
-        if self._committer is None:
-            raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
-        turn, answer = self.unowned_start(bound, fact), self._starts.enter()
+        self._open()
+        answer = self._starts.enter()
         try:
-            self._committer.submit(turn, answer.set)
+            turn = await self._turn(bound, fact)
+            self._open().submit(turn, answer.set)
             return turn.key, await answer.future
         finally:
             answer.leave()
@@ -86,11 +91,48 @@ class Starter:
     def run_through(self, bound: BoundSaga, fact: facts.StartRequested, outcomes: Outcomes) -> None:
         """Nothing is run here; see `Worker.run_through`."""
 
-    def unowned_start(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
-        """Return the first turn of a saga for the fleet; when it is due is the store's to say: at once."""
+    async def unowned_start(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
+        """Return the first turn of a saga for the fleet; when it is due is the store's to say: at once.
+
+        Its deadline is written in the store's time, so that is looked at again before, if the last look is old.
+
+        Raises:
+            StoreUnavailable: The store's clock can't be read now.
+        """
+        if self._clock.monotonic() - self._looked_at >= self._look_seconds:
+            await self._look_again()
         turn = unowned_start(bound, fact, self._new_key(), self.now(), self._commit_ids.next())
         assert turn.hot is not None, "a first turn says how the saga stands"
         return turn._replace(hot=turn.hot._replace(wake_at=None))
+
+    def _open(self) -> Committer:
+        if self._committer is None:
+            raise Shutdown("The orchestrator is closing; start the saga with one that is open.")
+        return self._committer
+
+    async def _turn(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
+        """Return a first turn; while the store is away, wait for it as the turn itself would."""
+        while True:
+            try:
+                return await self.unowned_start(bound, fact)
+            except StoreUnavailable:
+                await asyncio.sleep(min(0.5, self._look_seconds))
+            self._open()
+
+    async def _look_again(self) -> None:
+        """Have the time told; who comes while somebody asks shares the answer."""
+        look = self._look
+        if look is None or look.done():
+            look = self._look = asyncio.get_running_loop().create_task(self._tell_time(), name="atone-clock")
+            look.add_done_callback(_heard)
+        await asyncio.wait({look})  # one start that is cut off must not take the others' answer along
+        look.result()
+
+    async def _tell_time(self, register: Sequence[StoredPlan] | None = None) -> None:
+        asked_at = self._clock.monotonic()
+        told_now = (await aside(partial(self._store.renew, None, 0.0, register=register))).now
+        self._time.observe(told_now, asked_at=asked_at)
+        self._looked_at = asked_at
 
     def nudge(self, key: bytes | None = None) -> None:
         """Nothing to look at: the saga is another process's."""
@@ -102,6 +144,13 @@ class Starter:
         """The store was closed under us: nobody will know what became of the starts under way."""
         self._committer = None
         self._starts.answer_all()
+
+
+def _heard(look: asyncio.Task[None]) -> None:
+    """Say once that the clock could not be read, however many starts wait for it."""
+    error = None if look.cancelled() else look.exception()
+    if error is not None:
+        log.warning("reading the store's clock before a start: %s", told(error), extra=about(error))
 
 
 def unowned_start(bound: BoundSaga, fact: facts.StartRequested, key: bytes, now: float, commit_id: bytes) -> Turn:

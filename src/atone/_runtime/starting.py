@@ -125,7 +125,7 @@ class Starting:
                 return begun
 
     async def _insert(self, asked: Asked, trace: str | None, connection: object) -> Begun:
-        turn = self._worker().unowned_start(asked.bound, asked.fact(trace))
+        turn = await self._worker().unowned_start(asked.bound, asked.fact(trace))
         result = await self._store.start(turn, connection=connection)
         begun = await self._begun(asked, turn.key, result)
         if begun is None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
+from uuid import uuid4
 
 from atone._codec.problems import type_name
 from atone._core import journal
@@ -46,12 +47,17 @@ class Attempted(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What a look for sagas to claim has found; `unclaimable` are due, and no definition here fits them."""
+    """What a look for sagas to claim has found; `unclaimable` are due, and no definition here fits them.
+
+    `worker` is who looked, under one name in all its lives; `again_in_seconds` is the longest until its next look.
+    """
 
     taken: int
     unclaimable: int
     dead_letters: int
     in_flight: int
+    worker: str = ""
+    again_in_seconds: float = 0.0
 
 
 class StartObserver:
@@ -155,6 +161,7 @@ class Telemetry:
         self._observers = tuple(part for one in observers for part in one.parts or (one,))
         wishes = [one.census_seconds for one in self._observers if one.census_seconds is not None]
         self.census_seconds: float | None = min(wishes, default=None)
+        self._worker = uuid4().hex
 
     def starting(self, saga: Subject) -> Start:
         """Begin to hear one `start`."""
@@ -188,9 +195,10 @@ class Telemetry:
         """Tell that this worker was declared dead."""
         _each(self._observers, "lease_lost", sagas)
 
-    def looked(self, claimed: Claimed, in_flight: int) -> None:
+    def looked(self, claimed: Claimed, in_flight: int, again_in_seconds: float) -> None:
         """Tell what a claim has found."""
-        found = Looked(len(claimed.taken), claimed.unclaimable, claimed.dead_letters, in_flight)
+        counted = (len(claimed.taken), claimed.unclaimable, claimed.dead_letters, in_flight)
+        found = Looked(*counted, self._worker, again_in_seconds)
         _each(self._observers, "looked", found)
 
     def counted(self, census: Census) -> None:

@@ -160,7 +160,7 @@ class Worker:
     def _begin(self, bound: BoundSaga, fact: facts.StartRequested, answer: Answer) -> None:
         """Write a first turn, and have the answer hear of it."""
         if not self.rooms.has(bound.plan.name):
-            turn = self.unowned_start(bound, fact)
+            turn = unowned_start(bound, fact, self._new_key(), self.now(), self.next_commit_id())
             answer.key = turn.key
             self.submit(turn, answer.set)
             if not self.rooms.is_full(bound.plan.name):
@@ -174,7 +174,7 @@ class Worker:
             self.release(runner)
             raise
 
-    def unowned_start(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
+    async def unowned_start(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
         """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
         return unowned_start(bound, fact, self._new_key(), self.now(), self.next_commit_id())
 

@@ -17,6 +17,7 @@ from atone.stores._postgres_early import give_up_early, take_early_events
 from atone.stores._postgres_line import Session
 from atone.stores._postgres_place import Place
 
+_NOW = "SELECT clock()"
 _REGISTER = "INSERT INTO atone.workers (id, lease_until) VALUES ($1, clock()) ON CONFLICT DO NOTHING"
 _RENEW = """
 UPDATE atone.workers SET lease_until = moment.now + $2, dead = $2 <= 0
@@ -130,9 +131,13 @@ class Wish(NamedTuple):
 
 
 async def renew(
-    session: Session, place: Place, worker: str, lease_seconds: float, register: Sequence[StoredPlan] | None
+    session: Session, place: Place, worker: str | None, lease_seconds: float, register: Sequence[StoredPlan] | None
 ) -> Lease:
-    """Extend a lease, or make the worker's row first; with no seconds, end it for ever."""
+    """Extend a lease, or make the worker's row first; with no seconds, end it for ever. Nobody's is only the time."""
+    if worker is None:
+        await keep_plans(session, place, register or ())
+        now = await session.value(place.sql(_NOW))
+        return Lease(now, now)
     if register is None:
         return await _renew(session, place, worker, lease_seconds)
     async with session.connection.transaction():

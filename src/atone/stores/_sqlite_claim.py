@@ -66,14 +66,16 @@ class Wish(NamedTuple):
 def renew(
     connection: Connection,
     now: float,
-    worker: str,
+    worker: str | None,
     lease_seconds: float,
     register: Sequence[StoredPlan] | None,
 ) -> Lease:
-    """Extend a lease, or make the worker's row first; with no seconds, end it for ever."""
+    """Extend a lease, or make the worker's row first; with no seconds, end it for ever. Nobody's is only the time."""
+    connection.executemany(_KEEP_PLAN, register or ())
+    if worker is None:
+        return Lease(now, now)
     if register is not None:
         connection.execute(_REGISTER, (worker, now))
-        connection.executemany(_KEEP_PLAN, register)
     until = now + lease_seconds
     before = connection.total_changes()
     connection.execute(_RENEW, (until, lease_seconds <= 0, worker))

@@ -110,12 +110,14 @@ class MemoryStore:
     ) -> None:
         self._entered = False
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         with self._lock:
             now = self._clock()
+            self._plans.update({(plan.name, plan.version, plan.plan_hash): plan.plan for plan in register or ()})
+            if worker is None:
+                return Lease(now, now)
             if register is not None:
                 self._workers.setdefault(worker, _Worker(now))
-                self._plans.update({(plan.name, plan.version, plan.plan_hash): plan.plan for plan in register})
             found = self._workers.get(worker)
             if found is None or found.dead:
                 raise _dead(worker)

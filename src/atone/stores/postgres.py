@@ -154,7 +154,7 @@ class PostgresStore:
         finally:
             self._entered = False
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         return self._open.leases.do_blocking(
             lambda session: _postgres_claim.renew(session, self._place, worker, lease_seconds, register)
         )

@@ -88,7 +88,10 @@ class SqliteStore:
         finally:
             self._entered = False
 
-    def renew(self, worker: str, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+    def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        if worker is None and not register:  # the reader waits for no writer
+            now = self._reader.do_blocking(Look(lambda _: self._clock()))
+            return Lease(now, now)
         return self._writer.do_blocking(
             Change(lambda connection, now: _sqlite_claim.renew(connection, now, worker, lease_seconds, register))
         )

@@ -164,6 +164,19 @@ async def a_lease_is_renewed_from_any_thread_while_the_loop_is_blocked(lab: Lab)
 
 
 @Check
+async def who_starts_sagas_and_runs_none_needs_no_lease(lab: Lab) -> None:
+    """Without a worker `renew` keeps the plans and tells the time, and no lease begins."""
+    plans = [StoredPlan("Order", 1, "hash", '{"steps": []}')]
+    first = lab.store.renew(None, 0, register=plans)
+    same(first.until, first.now, "until, without a worker")
+    lab.advance(3)
+    same(lab.store.renew(None, 0), Lease(first.now + 3, first.now + 3), "the time, asked again")
+    key = await lab.born(lab.worker(), definition_version=1, plan_hash="hash")
+    (loaded,) = await lab.store.load([key], with_plan=True)
+    same(loaded and loaded.plan, '{"steps": []}', "the plan")
+
+
+@Check
 async def plans_are_kept_when_a_worker_registers(lab: Lab) -> None:
     """`register` keeps the plans; `load` gives the plan of a saga if it is asked for."""
     plans = [StoredPlan("Order", 1, "hash", '{"steps": []}'), StoredPlan("Order", 2, "other", "{}")]
