@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from atone._runtime.telemetry import Observer
+from atone.telemetry import Observer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -15,7 +15,6 @@ from atone._runtime.limits import Limits
 from atone._runtime.loop_thread import LoopThread
 from atone._runtime.requests import Answer, Receipt
 from atone._runtime.steering import NOT_GIVEN
-from atone._runtime.telemetry import Observer
 from atone._runtime.views import Progress, SagaInfo
 from atone.clock import Clock
 from atone.codec import Codec
@@ -23,6 +22,7 @@ from atone.definition import Saga, Seconds
 from atone.orchestrator import Handle, Orchestrator
 from atone.outcome import Outcome
 from atone.store import Delivered, Store
+from atone.telemetry import Observer
 
 if TYPE_CHECKING:
     from atone._core.explain import Explanation

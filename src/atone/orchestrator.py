@@ -23,7 +23,7 @@ from atone._runtime.requests import Receipt, ask
 from atone._runtime.starter import Starter
 from atone._runtime.starting import Begun, Starting
 from atone._runtime.steering import Steering
-from atone._runtime.telemetry import Observer, Telemetry, telemetry_of
+from atone._runtime.telemetry import Telemetry, telemetry_of
 from atone._runtime.views import Progress, SagaInfo, info_of
 from atone._runtime.waiting import End, Waiting
 from atone._runtime.watchers import Watchers
@@ -40,6 +40,7 @@ from atone.errors import (
 from atone.outcome import Outcome
 from atone.store import Hint, Hinting, Query, Store
 from atone.stores import open_store
+from atone.telemetry import Observer
 
 __all__ = ["Handle", "Limits", "Orchestrator", "Receipt"]
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from atone._runtime.telemetry import Observer
 from atone.errors import StoreUnavailable, WorkerDead
 from atone.store import (
     Claimed,
@@ -32,6 +31,7 @@ from atone.store import (
     Turn,
     TurnResult,
 )
+from atone.telemetry import Observer
 
 
 class Notes:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from atone._runtime.telemetry import Observer
+from atone.telemetry import Observer
 from benchmarks.observers import TELEMETRIES, observers
 
 ROOT = Path(__file__).parents[2]

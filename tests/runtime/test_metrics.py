@@ -21,7 +21,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from atone import Context, Reject, Retry, Saga, step
 from atone._runtime import measures
 from atone._runtime.measures import COUNTERS, GAUGES, HISTOGRAMS
-from atone._runtime.telemetry import Looked, Observer
 from atone.errors import AtoneError, DefinitionError, StoreUnavailable
 from atone.integrations.opentelemetry import OpenTelemetry
 from atone.integrations.prometheus import Prometheus
@@ -29,6 +28,7 @@ from atone.orchestrator import Orchestrator
 from atone.store import Census, Count
 from atone.stores.memory import MemoryStore
 from atone.stores.sqlite import SqliteStore
+from atone.telemetry import Looked, Observer
 from tests.runtime.faulty_store import FaultyStore
 from tests.runtime.world import (
     Order,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import NamedTuple, Protocol, TypeAlias
 
-from atone._runtime.telemetry import (
+from atone.store import Census
+from atone.telemetry import (
     CENSUS_SECONDS,
     Attempted,
     AttemptObserver,
@@ -21,7 +22,6 @@ from atone._runtime.telemetry import (
     StartObserver,
     Subject,
 )
-from atone.store import Census
 
 # After so many censuses that did not come, the last one is no news: a gauge that is not there can be alerted on.
 _STALE_AFTER = 4

@@ -22,11 +22,12 @@ from atone._core.state import Request, SagaState, SagaStatus
 from atone._runtime.bound import BoundSaga, BoundStep, payload_context
 from atone._runtime.calls import Caller, Calls
 from atone._runtime.logs import of_saga, report
-from atone._runtime.telemetry import Subject, Telemetry
+from atone._runtime.telemetry import Telemetry
 from atone._runtime.wire import encode_entries
 from atone.codec import describe
 from atone.errors import PayloadError
 from atone.store import Birth, Hot, Turn, TurnResult
+from atone.telemetry import Subject
 
 log = logging.getLogger("atone.saga")
 

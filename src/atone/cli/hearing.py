@@ -10,10 +10,10 @@ import logging
 from contextlib import ExitStack
 from importlib.util import find_spec
 
-from atone._runtime.telemetry import Observer
 from atone.cli.exits import Exit, Stop
 from atone.cli.options import Heard
 from atone.errors import AtoneError
+from atone.telemetry import Observer
 
 
 def observers_of(heard: Heard, stack: ExitStack) -> list[Observer]:

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from atone._runtime.logs import FIELDS, about
-from atone._runtime.telemetry import Attempted, AttemptObserver, Observer, SagaObserver, StartObserver, Subject
 from atone._runtime.trace_context import read_text
+from atone.telemetry import Attempted, AttemptObserver, Observer, SagaObserver, StartObserver, Subject
 
 _CALM = frozenset({"succeeded", "interrupted", "landed", "not_landed"})
 _ENDS_WELL = frozenset({"completed", "compensated"})

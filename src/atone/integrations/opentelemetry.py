@@ -21,16 +21,8 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from opentelemetry.trace.span import TraceState
 
 from atone._runtime.measures import COUNTERS, GAUGES, HISTOGRAMS, Measures, Metric, Tell
-from atone._runtime.telemetry import (
-    CENSUS_SECONDS,
-    Attempted,
-    AttemptObserver,
-    Observer,
-    SagaObserver,
-    StartObserver,
-    Subject,
-)
 from atone._runtime.trace_context import TraceContext, read_text
+from atone.telemetry import CENSUS_SECONDS, Attempted, AttemptObserver, Observer, SagaObserver, StartObserver, Subject
 
 # What an attempt is called in a trace; the names are few, so that a backend can group by them.
 _VERBS = {"action": "step", "compensation": "compensate", "probe": "probe"}

@@ -19,8 +19,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from atone._runtime.measures import COUNTERS, GAUGES, HISTOGRAMS, Measures, Metric, Tell
-from atone._runtime.telemetry import CENSUS_SECONDS
 from atone.errors import AtoneError, DefinitionError
+from atone.telemetry import CENSUS_SECONDS
 
 
 class Prometheus(Measures):
