@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from atone import Compensated, Completed, Orchestrator, Reject
+from atone._runtime import starting
 from atone.errors import UnknownSaga
 from atone.stores import open_store
 from tests.runtime.faulty_store import FaultyStore
@@ -164,6 +165,47 @@ def test_a_saga_that_is_started_within_a_transaction_begins_after_its_commit(pos
             with pytest.raises(UnknownSaga):
                 await dropped.outcome(timeout=1)
             assert {call.saga_id for call in world.calls} == {"2"}
+
+    run(main())
+
+
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("verb", ["start", "execute"])
+@pytest.mark.parametrize("statements_kept", [100, 0])
+def test_a_second_start_of_what_an_open_transaction_starts_holds_up_nobody(
+    postgres_bench: Bench, monkeypatch: pytest.MonkeyPatch, statements_kept: int, verb: str, commits: bool
+) -> None:
+    """It asks ever more rarely, behind a pooler too; others complete, and in the end there is one saga."""
+    place, pauses = postgres_bench.place(), list[float]()
+
+    async def main() -> None:
+        world, many = World(), asyncio.Event()
+
+        async def pause(result: object, seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) >= 8:
+                many.set()
+            await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(starting, "_pause", pause)
+        store = place.store(real_clock=True, statement_seconds=1.0, statement_cache_size=statements_kept)
+        async with (
+            opened(store, PlaceOrder(world), ShipOrder(world)) as one,
+            await psycopg.AsyncConnection.connect(postgres_bench.worker_url) as connection,
+        ):
+            await one.start(PlaceOrder, Order("X"), saga_id="X", connection=connection)
+            second = asyncio.ensure_future(getattr(one, verb)(PlaceOrder, Order("X"), saga_id="X"))
+            await many.wait()
+            others = await asyncio.gather(*(one.execute(PlaceOrder, Order(str(n)), saga_id=str(n)) for n in range(30)))
+            assert [type(outcome) for outcome in others] == [Completed] * 30
+            assert not second.done()
+            await (connection.commit() if commits else connection.rollback())
+            await second
+            assert isinstance(await one.outcome(PlaceOrder, "X", timeout=20), Completed)
+        assert len([call for call in world.calls if call.saga_id == "X"]) == 3
+        assert place.sql("SELECT count(*) FROM sagas") == [(31,)]
+        assert pauses == sorted(pauses)
+        assert pauses[-1] == 1.0
 
     run(main())
 

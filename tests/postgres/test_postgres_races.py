@@ -7,7 +7,7 @@ rest is many rounds, judged by what must hold after any of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -16,7 +16,8 @@ import psycopg
 import pytest
 
 from atone.errors import StoreUnavailable, WorkerDead
-from atone.store import Delivered, Hot, TurnResult
+from atone.store import Delivered, Hot, Turn, TurnResult
+from atone.stores._postgres_commit import Batch
 from atone.stores.postgres import PostgresStore
 from atone.testing._subject import birth_of, request_for, turn_of
 from tests.servers.postgres import WORKER, Bench, Place, until
@@ -326,6 +327,41 @@ def test_a_birth_elsewhere_that_does_not_end_holds_up_no_neighbour(postgres_benc
                 assert results == [APPLIED, APPLIED, TurnResult.TAKEN, APPLIED]
                 joined.roll_back()
             assert await store.commit(worker, [mine]) == [APPLIED]
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_a_birth_elsewhere_waits_alone(postgres_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first its neighbours meet it once, and only births do; from then on it goes apart, and waits for a moment."""
+    place, real = postgres_bench.place(), Batch._send
+    sent: list[tuple[set[bytes], bool]] = []
+
+    async def send(batch: Batch, turns: Sequence[Turn]) -> Sequence[Turn]:
+        sent.append(({turn.key for turn in turns}, batch._lock_ms <= 20))
+        return await real(batch, turns)
+
+    async def main() -> None:
+        async with stores(place, 1, statement_seconds=1.2) as (store,):
+            worker = await worker_on(store, 1000)
+            old, theirs, mine = birth_of(b"0" * 16), birth_of(b"1" * 16, saga_id="7"), birth_of(b"9" * 16, saga_id="7")
+            await store.commit(worker, [old])
+            with place.join() as joined:
+                assert await store.start(theirs, connection=joined.connection) is APPLIED
+                monkeypatch.setattr(Batch, "_send", send)
+                first = [turn_of(old.key, 2), birth_of(b"3" * 16), mine]
+                assert await store.commit(worker, first) == [APPLIED, APPLIED, TurnResult.TAKEN]
+                assert sent[:2] == [({turn.key for turn in first}, False), ({old.key}, False)]
+                assert all(hurried and old.key not in keys for keys, hurried in sent[2:])
+                sent.clear()
+                twin = mine._replace(key=b"8" * 16)
+                later = [turn_of(old.key, 3), birth_of(b"4" * 16), twin, mine]
+                assert await store.commit(worker, later) == [APPLIED, APPLIED, TurnResult.TAKEN, TurnResult.TAKEN]
+                assert sent == [({later[0].key, later[1].key}, False), ({twin.key}, True)]
+                joined.roll_back()
+            sent.clear()
+            assert await store.commit(worker, [mine]) == [APPLIED]
+            assert await store.commit(worker, [birth_of(b"5" * 16), mine]) == [APPLIED, APPLIED]
+            assert sent[1] == ({b"5" * 16, mine.key}, False), "the name is free again"
 
     asyncio.run(main())
 

@@ -234,6 +234,28 @@ def test_a_closed_starter_starts_nothing(tmp_path: Path) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_close_waits_until_every_start_has_heard_that_it_is_durable(tmp_path: Path, runs: bool) -> None:
+    """A batch of any size is told in portions, and the store is not closed between two of them."""
+
+    async def main() -> None:
+        store = FaultyStore(sqlite(tmp_path))
+        gate, reached = asyncio.Event(), asyncio.Event()
+        async with Orchestrator(store, sagas=[PlaceOrder(World())], runs=runs, limits=limits()) as one:
+            store.script("commit", held(gate, reached))
+            first = asyncio.ensure_future(one.start(PlaceOrder, Order(), saga_id="first"))
+            await reached.wait()
+            many = [
+                asyncio.ensure_future(one.start(PlaceOrder, Order(), saga_id=str(number))) for number in range(1500)
+            ]
+            asyncio.get_running_loop().call_later(0.05, gate.set)
+            await asyncio.sleep(0)  # each has begun
+        ends = await asyncio.gather(first, *many, return_exceptions=True)
+        assert [end for end in ends if isinstance(end, BaseException)] == []
+
+    run(main())
+
+
 def test_plain_code_may_start_for_a_fleet_too(tmp_path: Path) -> None:
     """The blocking face has the same switch."""
 

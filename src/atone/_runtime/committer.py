@@ -49,6 +49,7 @@ class Committer:
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._telling = 0
         self.batches = 0
         self.turns = 0
 
@@ -70,7 +71,7 @@ class Committer:
         self._wanted.set()
 
     async def close(self) -> None:
-        """Write what is queued, then stop."""
+        """Write what is queued, tell everybody what became of it, then stop."""
         self._closing = True
         self._wanted.set()
         if self._task is not None:
@@ -85,7 +86,7 @@ class Committer:
     async def _run(self) -> None:
         while True:
             if not self._queue:
-                if self._closing:
+                if self._closing and not self._telling:
                     return
                 self._wanted.clear()
                 await self._wanted.wait()
@@ -99,6 +100,7 @@ class Committer:
                 self._telemetry.committed(results, perf_counter() - sent_at)
             self.batches += 1
             self.turns += len(batch)
+            self._telling += 1
             self._deliver([landed for _, landed in batch], results, 0)
 
     def _deliver(self, waiting: list[Landed], results: list[TurnResult], at: int) -> None:
@@ -112,6 +114,10 @@ class Committer:
                 report(log, f"a saga could not take in that its turn is {result.value}", error, worker=self._worker)
         if end < len(waiting):
             asyncio.get_running_loop().call_soon(self._deliver, waiting, results, end)
+            return
+        self._telling -= 1
+        if self._closing:
+            self._wanted.set()
 
     async def _write(self, turns: list[Turn]) -> list[TurnResult] | None:
         pause = FIRST_PAUSE_SECONDS

@@ -6,6 +6,7 @@ about a saga: the worker runs it. Called by `Orchestrator`, which makes handles 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +28,8 @@ from atone.outcome import Outcome
 from atone.store import Store, Summary, TurnResult
 
 Headers: TypeAlias = Mapping[str, str] | None
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
 _TOO_LARGE = "The store can't hold this start. Make the input smaller."
 
 
@@ -113,9 +116,14 @@ class Starting:
             answer.leave()
         if isinstance(told, SagaState):
             return outcome_of(asked.bound, asked.bound.plan, told)
-        return await self._outcome(await self._begun(asked, answer.key, told) or await self.start(asked, headers))
+        begun = await self._begun(asked, answer.key, told)
+        if begun is None:
+            await _pause(told, _FIRST_PAUSE_SECONDS)
+            begun = await self.start(asked, headers)
+        return await self._outcome(begun)
 
     async def _make(self, asked: Asked, trace: str | None) -> Begun:
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             if not self._worker().is_registered:
                 await self._waiting.refuse_closed_store()  # between two lives, and then there is no next one
@@ -123,6 +131,8 @@ class Starting:
             begun = await self._begun(asked, key, result)
             if begun is not None:
                 return begun
+            await _pause(result, pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def _insert(self, asked: Asked, trace: str | None, connection: object) -> Begun:
         turn = await self._worker().unowned_start(asked.bound, asked.fact(trace))
@@ -154,6 +164,12 @@ class Starting:
 
     async def _outcome(self, begun: Begun) -> Outcome:
         return await self._waiting.outcome(begun.bound, begun.plan, begun.key, None)
+
+
+async def _pause(result: TurnResult | None, seconds: float) -> None:
+    """Wait if the id is taken by what nobody can see yet: asking again at once would only burden the store."""
+    if result is TurnResult.TAKEN:
+        await asyncio.sleep(seconds)
 
 
 def _refuse_other_input(asked: Asked, stored: bytes) -> None:

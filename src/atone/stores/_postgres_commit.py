@@ -28,14 +28,18 @@ _APPLIED = TurnResult.APPLIED
 # I am dead, and that row is locked here until this is durable. So an owner that was read as mine stays mine, and all
 # that is left are writers at the same version, who meet at the journal's primary key: one of them gets an error, and
 # nothing of its statement stays. The journal is written first (the last SELECT asks for it), as by everybody who writes
-# both it and sagas. No row is changed twice: a saga is either born or shown.
+# both it and sagas. No row is changed twice: a saga is either born or shown. How long births wait for a lock is said in
+# the statement, and only for it: behind a pooler there is no session to say it to.
 _WRITE = """
 WITH me AS MATERIALIZED (
     SELECT id, clock() AS now FROM atone.workers WHERE id = $1 AND NOT dead AND lease_until > clock() FOR SHARE
+), patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', $19, true) FROM me
 ), birth AS MATERIALIZED (
     SELECT b.*, me.id AS worker, me.now
-      FROM me, unnest($2::bytea[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[], $8::boolean[],
-                      $9::float8[], $10::bytea[], $11::bytea[])
+      FROM me, patience,
+           unnest($2::bytea[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[], $8::boolean[],
+                  $9::float8[], $10::bytea[], $11::bytea[])
                AS b (key, tenant, name, saga_id, definition, status, owned, wake_at, commit_id, entries)
 ), fit AS MATERIALIZED (
     SELECT t.*, s.asked, me.now
@@ -76,6 +80,10 @@ _BEAR = _WRITE.replace(
     "FROM (SELECT CAST($1 AS text) AS id) AS nobody",
 ).replace("THEN worker END, wake_at, now FROM birth", "THEN worker END, coalesce(wake_at, now), now FROM birth")
 
+# How long a birth waits when it is already known, or likely, that its name is held by a transaction that goes on.
+_SHORT_MS = 20
+_HELD_NAMES_MAX = 1000
+
 _FITS = "fits"
 _NO_FAULT = {_FITS, "applied"}
 _JUDGE = """
@@ -98,22 +106,22 @@ SELECT t.key, CASE
 
 
 async def commit(
-    session: Session, place: Place, worker: str | None, turns: Sequence[Turn], row_bytes_max: int
+    session: Session, place: Place, worker: str | None, turns: Sequence[Turn], row_bytes_max: int, lock_ms: int
 ) -> Sequence[TurnResult]:
     """Write the turns that fit, and say what became of each.
 
     Raises:
         WorkerDead: The worker has no lease. Nothing was written.
     """
-    batch = Batch(session, place, worker)
+    batch = Batch(session, place, worker, lock_ms)
     if _is_plain(turns, row_bytes_max):
-        failed = await batch.write(sorted(turns, key=itemgetter(0)))
+        failed = await batch.write_all(sorted(turns, key=itemgetter(0)))
         if not failed:
             return [_APPLIED] * len(turns)
         return [failed.get(turn.key, _APPLIED) for turn in turns]
     results = [_APPLIED] * len(turns)
     for some in _portions(turns, row_bytes_max, results):
-        failed = await batch.write(sorted((turns[at] for at in some), key=itemgetter(0)))
+        failed = await batch.write_all(sorted((turns[at] for at in some), key=itemgetter(0)))
         for at in some:
             results[at] = failed.get(turns[at].key, _APPLIED)
     return results
@@ -149,10 +157,28 @@ def _portions(turns: Sequence[Turn], row_bytes_max: int, results: list[TurnResul
 class Batch:
     """Turns of different sagas, in the order of their keys, on their way into the database."""
 
-    def __init__(self, session: Session, place: Place, worker: str | None) -> None:
+    def __init__(self, session: Session, place: Place, worker: str | None, lock_ms: int) -> None:
         self._session = session
         self._place = place
         self._worker = worker
+        self._lock_ms = lock_ms
+
+    async def write_all(self, turns: Sequence[Turn]) -> Mapping[bytes, TurnResult]:
+        """Write what fits; a birth whose name was held by another transaction last time holds up nobody again."""
+        held = self._session.held_names
+        if not held:
+            return await self.write(turns)
+        suspects = [turn for turn in turns if turn.birth is not None and turn.birth[:3] in held]
+        keys = {turn.key for turn in suspects}
+        rest = [turn for turn in turns if turn.key not in keys]
+        failed = dict(await self.write(rest)) if rest else {}
+        held.difference_update(_name_of(turn) for turn in suspects)
+        for turn in suspects:
+            if _name_of(turn) in held:  # the one before it, of the same name, has just met that transaction
+                failed[turn.key] = TurnResult.TAKEN
+            else:
+                failed |= await self._hurried().write([turn])
+        return failed
 
     async def write(self, turns: Sequence[Turn]) -> Mapping[bytes, TurnResult]:
         """Write what fits and return the verdicts on the rest, by key."""
@@ -180,14 +206,31 @@ class Batch:
 
     async def _write_halves(self, turns: Sequence[Turn], error: Exception) -> Mapping[bytes, TurnResult]:
         """Find the turn that is to blame for an error; its neighbours are not."""
-        if not is_data_error(error) and not is_birth_elsewhere(error):
+        is_held = is_birth_elsewhere(error)
+        if not is_data_error(error) and not is_held:
             raise error
-        if len(turns) > 1:
-            return await self._write_in_two(turns)
-        if is_data_error(error):
-            return {turns[0].key: TurnResult.REFUSED}
-        # Somebody gives birth to a saga of this name in a transaction that does not end.
-        return {turns[0].key: TurnResult.TAKEN}
+        if len(turns) == 1:
+            return {turns[0].key: self._hold(turns[0]) if is_held else TurnResult.REFUSED}
+        if is_held and self._lock_ms > _SHORT_MS:
+            return await self._write_apart(turns)
+        return await self._write_in_two(turns)
+
+    async def _write_apart(self, turns: Sequence[Turn]) -> Mapping[bytes, TurnResult]:
+        """Write first what can't be to blame, then the births, which have been waited for long enough."""
+        others = [turn for turn in turns if turn.birth is None]
+        failed = await self.write(others) if others else {}
+        return {**failed, **await self._hurried().write([turn for turn in turns if turn.birth is not None])}
+
+    def _hurried(self) -> Batch:
+        return Batch(self._session, self._place, self._worker, min(self._lock_ms, _SHORT_MS))
+
+    def _hold(self, turn: Turn) -> TurnResult:
+        """Remember that somebody gives birth to a saga of this name in a transaction that does not end."""
+        held = self._session.held_names
+        if len(held) >= _HELD_NAMES_MAX:
+            held.clear()  # who is still held is found again, and most were never asked for again
+        held.add(_name_of(turn))
+        return TurnResult.TAKEN
 
     async def _write_in_two(self, turns: Sequence[Turn]) -> Mapping[bytes, TurnResult]:
         middle = len(turns) // 2
@@ -202,6 +245,7 @@ class Batch:
             self._worker,
             *await self._columns_of_births(births),
             *_columns_of_others(others),
+            str(self._lock_ms),
         )
         if not row["alive"]:
             raise dead(str(self._worker))
@@ -237,6 +281,11 @@ class Batch:
             self._place.sql(_JUDGE), self._worker, keys, versions, commits, tenants, sagas, ids
         )
         return dict(rows)
+
+
+def _name_of(turn: Turn) -> tuple[str, str, str]:
+    assert turn.birth is not None, "only births come here"
+    return turn.birth[:3]
 
 
 _NO_BIRTHS: tuple[tuple[Any, ...], ...] = ((),) * 10

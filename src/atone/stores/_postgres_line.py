@@ -39,16 +39,19 @@ class Connection(Protocol):
 
 
 class Session:
-    """A connection, and the numbers of the definitions that were seen on it: another server may have others.
+    """A connection, and what was seen on it: another server may have other numbers of definitions, and other births.
+
+    `held_names` are those of sagas to which somebody else's open transaction gave birth when they were last asked for.
 
     Outside of a transaction a statement that was turned down is repeated here, and none that was done before it.
     """
 
-    __slots__ = ("connection", "definitions")
+    __slots__ = ("connection", "definitions", "held_names")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.definitions: dict[tuple[str, int, str], int] = {}
+        self.held_names: set[tuple[str, str, str]] = set()
 
     async def rows(self, statement: str, *values: Any) -> list[Any]:
         """Return all rows of a statement."""

@@ -104,6 +104,8 @@ class PostgresStore:
         self._migrates = migrate
         self._readers = readers
         self._statement_seconds = statement_seconds
+        # A commit waits for no lock for long: all that its neighbours do waits with it.
+        self._commit_lock_ms = max(1, int(statement_seconds * 1000 / 6))
         self._statement_cache_size = statement_cache_size
         # A pooler that gives each transaction another connection lets nobody listen.
         self._notifies = notify and statement_cache_size > 0
@@ -133,8 +135,7 @@ class PostgresStore:
             self._identity = str(await connection.fetchval(self._place.sql(_IDENTITY)))
         patient = partial(self._dial, self._statement_seconds / 2)
         lines = _Lines(
-            # A commit waits for no lock for long: all that its neighbours do waits with it.
-            Line(partial(self._dial, self._statement_seconds / 6), self._where),
+            Line(partial(self._dial, self._commit_lock_ms / 1000), self._where),
             Lines(patient, self._where, self._readers, _QUEUE_STATEMENTS * self._statement_seconds),
             LineThread(patient, self._where),
             Hints(self._dial_for_hints, self._place.schema, self._where) if self._notifies else None,
@@ -162,7 +163,7 @@ class PostgresStore:
     async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         opened = self._open
         results = await opened.commits.do(
-            lambda session: commit(session, self._place, worker, turns, self._row_bytes_max)
+            lambda session: commit(session, self._place, worker, turns, self._row_bytes_max, self._commit_lock_ms)
         )
         if opened.hints is not None:
             opened.hints.tell(hints_of(turns, self._from_elsewhere))
