@@ -218,7 +218,7 @@ class Batch:
     async def _write_apart(self, turns: Sequence[Turn]) -> Mapping[bytes, TurnResult]:
         """Write first what can't be to blame, then the births, which have been waited for long enough."""
         others = [turn for turn in turns if turn.birth is None]
-        failed = await self.write(others) if others else {}
+        failed: Mapping[bytes, TurnResult] = await self.write(others) if others else {}
         return {**failed, **await self._hurried().write([turn for turn in turns if turn.birth is not None])}
 
     def _hurried(self) -> Batch:
