@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 from uuid import uuid4
@@ -24,6 +25,7 @@ INSERT INTO ev (saga, seq, kind, data) SELECT * FROM unnest($1::text[], $2::int[
 """
 
 _Row: TypeAlias = tuple[str, int, str, str]
+_Do: TypeAlias = Callable[[str], Awaitable[dict[str, str]]]
 _Undo: TypeAlias = Callable[[dict[str, str]], Awaitable[None]]
 
 
@@ -38,6 +40,12 @@ class FloorPostgres:
         self._writer: asyncio.Task[None] | None = None
         self.turns = 0
         self.batches = 0
+        self.calls: Counter[str] = Counter()
+        self._steps: tuple[tuple[str, _Do, _Undo], ...] = (
+            ("reserve", self._reserve, self._release),
+            ("pay", self._pay, self._refund),
+            ("ship", self._ship, self._call_back),
+        )
 
     async def start(self) -> None:
         """Make the table and begin to write."""
@@ -57,11 +65,11 @@ class FloorPostgres:
         done: list[tuple[str, _Undo, dict[str, str]]] = []
         await self._put(order, seq, "start", json.dumps({"order_id": order}))
         try:
-            for name, step in (("reserve", _reserve), ("pay", _pay), ("ship", self._ship)):
+            for name, step, undo in self._steps:
                 result = await step(order)
                 seq += 1
                 await self._put(order, seq, name, json.dumps(result))
-                done.append((name, _undo, result))
+                done.append((name, undo, result))
         except _OutOfStock as error:
             seq += 1
             await self._put(order, seq, "failed", repr(error))
@@ -71,10 +79,28 @@ class FloorPostgres:
                 await self._put(order, seq, f"undo-{name}", "{}")
         await self._put(order, seq + 1, "end", "{}")
 
+    async def _reserve(self, order: str) -> dict[str, str]:
+        self.calls["reserve"] += 1
+        return {"reservation": f"r-{order}"}
+
+    async def _release(self, result: dict[str, str]) -> None:
+        self.calls["release"] += 1
+
+    async def _pay(self, order: str) -> dict[str, str]:
+        self.calls["pay"] += 1
+        return {"payment": f"p-{order}"}
+
+    async def _refund(self, result: dict[str, str]) -> None:
+        self.calls["refund"] += 1
+
     async def _ship(self, order: str) -> dict[str, str]:
+        self.calls["ship"] += 1
         if self._fails:
             raise _OutOfStock(order)
         return {"shipment": f"s-{order}"}
+
+    async def _call_back(self, result: dict[str, str]) -> None:
+        self.calls["call back"] += 1
 
     async def _put(self, *row: *_Row) -> None:
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -98,16 +124,4 @@ class FloorPostgres:
 
 
 class _OutOfStock(Exception):
-    pass
-
-
-async def _reserve(order: str) -> dict[str, str]:
-    return {"reservation": f"r-{order}"}
-
-
-async def _pay(order: str) -> dict[str, str]:
-    return {"payment": f"p-{order}"}
-
-
-async def _undo(result: dict[str, str]) -> None:
     pass

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ Line: TypeAlias = dict[str, Any]
 KEPT = ROOT / "docs" / "benchmarks"
 
 _THROUGHPUT = "python -m benchmarks.throughput --store {store} --inflight 1,100,1000 --workload {workload} --json"
-# By the name of the file; `rounds` and `seconds` come behind those that know them.
+# By the name of the file; what is given in `OPTIONS` comes in place of what stands here, or behind it.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "import-time": ("python -m benchmarks.import_time --json",),
     "throughput-sqlite": tuple(_THROUGHPUT.format(store="sqlite", workload=one) for one in WORKLOADS),
@@ -32,7 +32,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "waiting": ("python -m benchmarks.waiting --sagas 100000 --json",),
     "telemetry": ("python -m benchmarks.telemetry --store postgres --inflight 1,100 --json",),
 }
-_WITH_ROUNDS = ("benchmarks.throughput --store", "benchmarks.compare")
+# Which of the options that may be given each command has; a profile is one run, however the others are made.
+OPTIONS = ("rounds", "seconds", "warmup", "workload", "inflight", "only")
+_TAKEN: dict[str, Collection[str]] = {
+    "benchmarks.throughput": frozenset(OPTIONS) - {"only"},
+    "benchmarks.compare": frozenset(OPTIONS),
+    "benchmarks.telemetry": frozenset({"rounds", "seconds", "warmup", "inflight"}),
+}
 PROFILE = KEPT / "profile.txt"
 _PROFILE_COMMAND = "python -m benchmarks.throughput --store postgres --inflight 100 --seconds 4 --profile"
 
@@ -65,12 +71,11 @@ def is_kept(name: str) -> bool:
     return (KEPT / f"{name}.json").is_file()
 
 
-def measure(name: str, options: Sequence[str]) -> None:
-    """Run the commands of a file with these options, and keep what they print."""
+def measure(name: str, options: Mapping[str, str]) -> None:
+    """Run the commands of a file with these options, by their names, and keep what they print."""
     KEPT.mkdir(exist_ok=True)
     runs: list[str] = []
-    for command in COMMANDS[name]:
-        whole = " ".join([command, *options]) if _takes_rounds(command) else command
+    for whole in commands_of(name, options):
         lines = ",\n".join(f"  {json.dumps(line)}" for line in _printed(whole))
         runs.append(f'{{"command": {json.dumps(whole)}, "lines": [\n{lines}\n]}}')
     (KEPT / f"{name}.json").write_text("[" + ",\n".join(runs) + "]\n", encoding="utf-8")
@@ -79,8 +84,36 @@ def measure(name: str, options: Sequence[str]) -> None:
         PROFILE.write_text(f"$ {_PROFILE_COMMAND}\n{words.rstrip()}\n", encoding="utf-8")
 
 
-def _takes_rounds(command: str) -> bool:
-    return any(one in command for one in _WITH_ROUNDS) and "--profile" not in command
+def commands_of(name: str, options: Mapping[str, str]) -> list[str]:
+    """Return the commands of a file with these options; of those for one workload each, the ones that are wanted.
+
+    Raises:
+        ValueError: None of them is for such a workload.
+    """
+    wanted = options.get("workload", ",".join(WORKLOADS)).split(",")
+    whole: list[str] = []
+    for command in COMMANDS[name]:
+        words = command.split()
+        has_one = "--workload" in words and "," not in words[words.index("--workload") + 1]
+        if has_one and words[words.index("--workload") + 1] not in wanted:
+            continue
+        whole.append(" ".join(_with_options(words, options, but={"workload"} if has_one else set())))
+    if not whole:
+        raise ValueError(f"{name} has no workload {options['workload']}: there are {', '.join(WORKLOADS)}.")
+    return whole
+
+
+def _with_options(words: list[str], options: Mapping[str, str], but: Collection[str]) -> list[str]:
+    taken = () if "--profile" in words else _TAKEN.get(words[2], ())
+    for name, value in options.items():
+        flag = f"--{name}"
+        if name not in taken or name in but:
+            continue
+        if flag in words:
+            words[words.index(flag) + 1] = value
+        else:
+            words += [flag, value]
+    return words
 
 
 def _printed(command: str) -> Iterator[Line]:

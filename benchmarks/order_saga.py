@@ -1,13 +1,14 @@
 """The saga that the benchmarks run: three trivial steps, so that what is measured is Atone and not the participants.
 
-Owns the definition and its ids, which all have one length, so that every saga's rows have the same sizes. Must not
-measure. Used by `throughput`, `recording` and `anatomy`.
+Owns the definition and its ids, which all have one length, so that every saga's rows have the same sizes. Its services
+count their calls, as those of the peers do in `peers.shop`. Must not measure. Used by `side`, `recording` and
+`anatomy`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from atone import Context, Reject, Saga, Tried, pivot, step
 
@@ -51,31 +52,35 @@ class PlaceOrder(Saga[Order], version=1):
 
     def __init__(self, *, declined: bool) -> None:
         self.declined = declined
+        self.calls: Counter[str] = Counter()
 
     @step()
     async def reserve_inventory(self, ctx: Context[Order]) -> Reservation:
+        self.calls["reserve"] += 1
         return Reservation(f"reservation-{ctx.saga_id}", ctx.input.item, ctx.input.quantity)
 
     @reserve_inventory.compensation
     async def release_inventory(self, ctx: Context[Order], tried: Tried[Reservation]) -> None:
-        pass
+        self.calls["release"] += 1
 
     @step()
     async def process_payment(self, ctx: Context[Order]) -> Payment:
+        self.calls["pay"] += 1
         return Payment(f"payment-{ctx.saga_id}", ctx.input.cents)
 
     @process_payment.compensation
     async def refund_payment(self, ctx: Context[Order], tried: Tried[Payment]) -> None:
-        pass
+        self.calls["refund"] += 1
 
     @pivot(reserve_inventory, process_payment)
     async def create_shipment(self, ctx: Context[Order], reservation: Reservation, payment: Payment) -> Shipment:
+        self.calls["ship"] += 1
         if self.declined:
             raise Reject("no carrier goes there")
         return Shipment(f"shipment-{ctx.saga_id}", reservation.id, payment.id)
 
 
-def the_saga(workload: str) -> Saga[Any]:
+def the_saga(workload: str) -> PlaceOrder:
     """Return the saga object of a workload."""
     return PlaceOrder(declined=workload == "compensate")
 

@@ -2,7 +2,8 @@
 
 Owns the blocks between the marks `<!-- NAME: from the measured files -->` and `<!-- end -->`, and the plot beside it.
 Must not measure unless asked to: `python -m benchmarks.page` writes the page anew, and `--measure compare,waiting`
-measures first; `--rounds 5 --seconds 8` go on to those that have rounds. A test holds page and files together.
+measures first; `--rounds 5 --seconds 8 --workload order --inflight 100` go on to those that have such options, in place
+of their own. A test holds page and files together.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TypeAlias, cast
 
 from benchmarks import measurements
 from benchmarks.chart import Panel, Row, number, plot
+from benchmarks.goals import goals
 from benchmarks.measurements import COMMANDS, KEPT, Line, Measured, is_kept
 from benchmarks.peers.catalogue import CONTENDERS, PEER_BY_NAME, PEERS
 from benchmarks.runs import ROOT
@@ -31,13 +33,15 @@ def page(text: str) -> str:
     def renewed(found: re.Match[str]) -> str:
         head, name, end = found.groups()
         block = BLOCKS[name]
-        return f"{head}{chr(10).join(block())}\n{end}" if is_kept(_file_of(name)) else found.group(0)
+        # A goal that nothing was measured for is told as such.
+        is_there = name == "goals" or is_kept(_file_of(name))
+        return f"{head}{chr(10).join(block())}\n{end}" if is_there else found.group(0)
 
     return _BLOCK.sub(renewed, text)
 
 
 def _file_of(block: str) -> str:
-    return {"peers": "compare", "versions": "compare", "goals": "compare"}.get(block, block)
+    return {"peers": "compare", "versions": "compare"}.get(block, block)
 
 
 def table(head: str, rows: list[list[str]]) -> list[str]:
@@ -195,33 +199,8 @@ def _versions() -> list[str]:
 
 def _goals() -> list[str]:
     """Return the goals with what was measured for them, held or not."""
-    rows: list[list[str]] = []
-    if is_kept("throughput-postgres"):
-        floors = Measured("throughput-postgres")
-        for workload, inflight, goal in (("order", 100, 0.5), ("order", 1, 0.8), ("compensate", 100, 0.5)):
-            line = floors.find(workload=workload, inflight=inflight)
-            if line is not None:
-                what = f"share of the floor, `{workload}`, {inflight} in flight"
-                rows.append(_goal(what, f"{goal:g}", _spread(line, "ratio", _ratio), line["ratio"] >= goal))
-    if is_kept("scale"):
-        rate = Measured("scale").find(part="throughput")
-        if rate is not None:
-            what = f"throughput with {rate['finished_sagas']:,} finished sagas, times an empty store's"
-            held = rate["ratio"] >= rate["goal_ratio"]
-            rows.append(_goal(what, f"{rate['goal_ratio']:g}", _spread(rate, "ratio", _ratio), held))
-    measured = Measured("compare")
-    for goal, names in ((10, ("restate", "restate-workers")), (50, ("dbos", "dbos-threads"))):
-        found = [measured.find(workload="order", inflight=100, contender=name) for name in names]
-        lines = [line for line in found if line is not None and "atone_times" in line]
-        if lines:
-            best = min(lines, key=lambda line: line["atone_times"])
-            what = f"times {_title(best['contender'])}, `order`, 100 in flight"
-            rows.append(_goal(what, f"{goal}", _spread(best, "atone_times"), best["atone_times"] >= goal))
-    return table("goal | at least | measured | held", rows)
-
-
-def _goal(what: str, least: str, measured: str, held: bool) -> list[str]:
-    return [what, least, measured, "yes" if held else "**no**"]
+    rows = [[one.what, one.wanted, one.measured, "yes" if one.held else "**no**"] for one in goals()]
+    return table("goal | wanted | measured | held", rows)
 
 
 def _profile() -> list[str]:
@@ -394,22 +373,34 @@ BLOCKS: dict[str, Block] = {
 }
 
 
-def main() -> None:
+def _options() -> tuple[list[str], dict[str, str]]:
+    """Return what to measure, and the options for it."""
     parser = argparse.ArgumentParser(description="Write docs/benchmarks.md anew from what was measured.")
     parser.add_argument("--measure", default="", help=f"measure first: some of {','.join(COMMANDS)}, or all")
-    parser.epilog = "What else is given goes on to the commands that have rounds: --rounds 5 --seconds 8."
-    options, more = parser.parse_known_args()
-    try:
-        wanted = measurements.names(",".join(COMMANDS) if options.measure == "all" else options.measure or "")
-    except ValueError as error:
-        wanted = []
-        if options.measure:
+    for name in measurements.OPTIONS:
+        parser.add_argument(f"--{name}", help="goes on to those that have it, in place of their own")
+    options = parser.parse_args()
+    given = {name: one for name in measurements.OPTIONS if (one := getattr(options, name)) is not None}
+    wanted: list[str] = []
+    if options.measure:
+        try:
+            wanted = list(COMMANDS) if options.measure == "all" else measurements.names(options.measure)
+            for name in wanted:
+                measurements.commands_of(name, given)
+        except ValueError as error:
             parser.error(str(error))
-    for name in wanted:
-        measurements.measure(name, more)
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    if is_kept("compare"):
-        PLOT.write_text(drawing(), encoding="utf-8")
+    return wanted, given
+
+
+def main() -> None:
+    wanted, options = _options()
+    try:
+        for name in wanted:
+            measurements.measure(name, options)
+    finally:  # what was kept before something went wrong stands on the page
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        if is_kept("compare"):
+            PLOT.write_text(drawing(), encoding="utf-8")
 
 
 if __name__ == "__main__":

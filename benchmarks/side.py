@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from benchmarks.floor_postgres import FloorPostgres
 from benchmarks.load import Loaded, RunOne, await_go, closed_loop, tell
 from benchmarks.observers import Telemetry, observers
 from benchmarks.order_saga import AN_ORDER, PlaceOrder, saga_id, the_saga
+from benchmarks.peers import shop
 from benchmarks.recording import Recording, WatchedStore
 
 
@@ -70,6 +72,7 @@ async def _run_in_database(task: Task, dsn: str) -> Loaded:
         loaded = await _measured(task, floor.run_one)
         loaded.turns, loaded.batches = floor.turns, floor.batches
         await floor.close()
+        _agree(floor.calls, shop.books_of(loaded.sagas, task.workload))
     loaded.versions["asyncpg"] = version("asyncpg")
     return loaded
 
@@ -83,6 +86,7 @@ async def _run_on_file(task: Task, file: Path) -> Loaded:
     loaded = await _measured(task, floor.run_one)
     floor.close()
     loaded.turns, loaded.batches = floor.turns, floor.batches
+    _agree({"rows": floor.turns}, {"rows": loaded.sagas * len(task.recording.turns)})  # it calls nobody
     return loaded
 
 
@@ -90,18 +94,24 @@ async def _run_atone(task: Task, inner: Store) -> Loaded:
     ends = Completed if task.workload == "order" else Compensated
     store = WatchedStore(inner)
     limits = Limits(sagas_in_flight_max=max(Limits.sagas_in_flight_max, 2 * task.inflight))
-    async with Orchestrator(
-        store, sagas=[the_saga(task.workload)], limits=limits, telemetry=observers(task.telemetry)
-    ) as orchestrator:
+    saga = the_saga(task.workload)
+    async with Orchestrator(store, sagas=[saga], limits=limits, telemetry=observers(task.telemetry)) as orchestrator:
 
         async def run_one(client: int, number: int) -> None:
             outcome = await orchestrator.execute(PlaceOrder, AN_ORDER, saga_id=saga_id(client, number))
             assert isinstance(outcome, ends), f"{ends.__name__} was expected, not {outcome}"
 
         loaded = await _measured(task, run_one)
+    _agree(saga.calls, shop.books_of(loaded.sagas, task.workload))
     loaded.turns, loaded.batches = store.turns, store.batches
     loaded.versions["Atone"] = version("atone")
     return loaded
+
+
+def _agree(calls: Mapping[str, int], owed: Mapping[str, int]) -> None:
+    """End without a result unless every service was called once for each saga, as the peers do in `task.finish`."""
+    if calls != owed:
+        raise SystemExit(f"The books do not agree: {dict(calls)}, not {dict(owed)}.")
 
 
 async def _measured(task: Task, run_one: RunOne) -> Loaded:

@@ -14,6 +14,7 @@ import pytest
 
 from atone import Orchestrator
 from atone.stores.sqlite import SqliteStore
+from benchmarks import side
 from benchmarks.floor import Floor
 from benchmarks.order_saga import AN_ORDER, STEPS, WORKLOADS, PlaceOrder, saga_id, the_saga
 from benchmarks.recording import Recording, WatchedStore, record
@@ -110,3 +111,19 @@ def test_waiting_sagas_are_counted_and_woken() -> None:
     (found,) = _run("benchmarks.waiting", "--sagas", "300", "--wake", "50")
     assert (found["sagas"], found["woken"], found["runners_while_waiting"]) == (300, 50, 0)
     assert found["disk_bytes_per_saga"] > 0
+
+
+def test_a_service_that_was_called_once_too_often_leaves_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Atone's books are compared as the peers' are: a step that ran twice ends the run."""
+    monkeypatch.setattr(side, "await_go", lambda: None)
+    task = side.Task("atone", "compensate", 2, 0.0, 0.2)
+    assert side.run(task).finished > 0
+
+    def with_a_call_more(workload: str) -> PlaceOrder:
+        saga = the_saga(workload)
+        saga.calls["pay"] += 1
+        return saga
+
+    monkeypatch.setattr(side, "the_saga", with_a_call_more)
+    with pytest.raises(SystemExit, match="books do not agree"):
+        side.run(task)

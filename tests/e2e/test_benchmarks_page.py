@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks import measurements, page
 from benchmarks.chart import Panel, Row, plot
-from benchmarks.measurements import COMMANDS, Measured, is_kept
+from benchmarks.goals import goals
+from benchmarks.measurements import COMMANDS, Measured, commands_of, is_kept
+from benchmarks.order_saga import WORKLOADS
 from benchmarks.page import BLOCKS, PAGE, PLOT, drawing
 from benchmarks.peers.catalogue import CONTENDERS, PEERS
 from benchmarks.peers.environments import LOCKS
@@ -102,3 +104,80 @@ def test_lines_of_one_kind_are_the_rows_of_one_table(tmp_path: Path, monkeypatch
         "| none | 1.0 (0.5-1.5) |",
         "| otel | 0.9 (0.5-1.5) |",
     ]
+
+
+def _measured(folder: Path, name: str, *lines: dict[str, object]) -> None:
+    (folder / f"{name}.json").write_text(json.dumps([{"command": "python -m it", "lines": lines}]), encoding="utf-8")
+
+
+def _against(contender: str, **more: object) -> dict[str, object]:
+    return {"workload": "order", "inflight": 100, "contender": contender, **more}
+
+
+def test_without_a_measurement_every_goal_is_there_and_none_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is the same whatever was measured."""
+    names = [goal.what for goal in goals()]
+    monkeypatch.setattr(measurements, "KEPT", tmp_path)
+    assert [goal.what for goal in goals()] == names
+    assert {(goal.measured, goal.held) for goal in goals()} == {("not measured", False)}
+    for word in ("Restate", "DBOS", "`compensate`", "killed", "starts", "claims", "finished sagas"):
+        assert any(word in name for name in names), word
+
+
+def test_a_goal_against_a_peer_that_was_not_measured_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The faster way to set it up might have been the one that is missing."""
+    monkeypatch.setattr(measurements, "KEPT", tmp_path)
+    rate = {"atone_times": 12.0, "atone_times_min": 11.0, "atone_times_max": 13.0}
+
+    def told() -> tuple[str, bool]:
+        goal = next(goal for goal in goals() if "Restate" in goal.what)
+        return goal.measured, goal.held
+
+    _measured(tmp_path, "compare", _against("restate", **rate), _against("restate-workers", not_measured="no server"))
+    assert told() == ("12.0 (11.0-13.0), Restate; Restate, a worker a core: not measured", False)
+    _measured(tmp_path, "compare", _against("restate", **rate), _against("restate-workers", **rate))
+    assert told() == ("12.0 (11.0-13.0), Restate", True)
+    _measured(
+        tmp_path, "compare", _against("restate", not_measured="no"), _against("restate-workers", not_measured="no")
+    )
+    assert told() == ("not measured", False)
+
+
+def test_a_goal_for_a_full_store_is_not_held_on_a_smaller_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slowest call on the fullest store counts."""
+    monkeypatch.setattr(measurements, "KEPT", tmp_path)
+
+    def told(*ratios: float, sagas: int = 1_000_000) -> tuple[str, bool]:
+        lines: list[dict[str, object]] = [
+            {"part": "latency", "call": call, "finished_sagas": sagas, "ratio": ratio}
+            for call, ratio in zip(("claim_page", "claim_nothing", "start"), ratios, strict=True)
+        ]
+        _measured(
+            tmp_path, "scale", {"part": "latency", "call": "claim_page", "finished_sagas": 0, "ratio": 9.0}, *lines
+        )
+        goal = next(goal for goal in goals() if "claims" in goal.what)
+        return goal.measured, goal.held
+
+    assert told(1.0, 1.1, 3.0) == ("1.10, claim nothing", True)
+    assert told(1.3, 1.1, 1.0) == ("1.30, claim page", False)
+    assert told(1.0, 1.1, 1.0, sagas=1_000) == ("1.10, claim nothing; with 1,000", False)
+
+
+def test_given_options_stand_in_place_of_a_commands_own() -> None:
+    """What is measured with them is what the page says was run; a command gets only what it knows."""
+    given = {"rounds": "3", "workload": "order", "inflight": "100", "only": "atone,floor"}
+    assert commands_of("throughput-postgres", given) == [
+        "python -m benchmarks.throughput --store postgres --inflight 100 --workload order --json --rounds 3"
+    ]
+    assert commands_of("compare", given) == [
+        "python -m benchmarks.compare --inflight 100 --workload order --json --rounds 3 --only atone,floor"
+    ]
+    assert commands_of("recovery", given) == list(COMMANDS["recovery"])
+    assert commands_of("profile", given) == list(COMMANDS["profile"])
+    assert len(commands_of("throughput-postgres", {"workload": "order,compensate"})) == len(WORKLOADS)
+    with pytest.raises(ValueError, match="no workload"):
+        commands_of("throughput-postgres", {"workload": "another"})
