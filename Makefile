@@ -1,6 +1,7 @@
 # Everything a checkout does. It needs Python 3.11 or newer and make; the rest goes into its own environment.
 #   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet)
 #   make test     the whole suite                 (make test T=tests/core ARGS=-x   a part of it)
+#                   as root on Debian it installs postgresql-15 first, so that the oldest server is tested too
 #   make check    ruff, mypy --strict, pyright strict
 #   make bench    a short look at the rates       (make bench-peers   beside the peers, which it sets up; half an hour)
 # Another Python beside the first: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -24,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help demo test check format bench bench-peers lock clean
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m examples.orders.demo --store $(STORE) $(ARGS)

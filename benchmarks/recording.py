@@ -6,33 +6,16 @@ not change what passes through. Used by `throughput` on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 from atone import Orchestrator
-from atone.store import (
-    NO_LIMITS,
-    Census,
-    Claimed,
-    Counting,
-    Delivered,
-    Delivery,
-    Hot,
-    Lease,
-    Loaded,
-    Query,
-    Store,
-    StoredPlan,
-    Summary,
-    Turn,
-    TurnResult,
-)
+from atone.store import Hot, Lease, Store, StoredPlan, Turn, TurnResult
 from atone.stores.sqlite import SqliteStore
+from atone.testing.through import Through
 from benchmarks.order_saga import AN_ORDER, PlaceOrder, saga_id, the_saga
 
 
@@ -53,11 +36,11 @@ class Recording(msgspec.Struct):
     turns: list[RecordedTurn]
 
 
-class WatchedStore:
+class WatchedStore(Through):
     """A store that counts the turns and batches of another one, and keeps the turns if asked to."""
 
     def __init__(self, inner: Store, *, keep: bool = False) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._keep = keep
         self.batches = 0
         self.turns = 0
@@ -65,56 +48,19 @@ class WatchedStore:
         self.plans: Sequence[StoredPlan] = ()
         self.kept: list[Turn] = []
 
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._inner.__aexit__(kind, error, trace)
-
     def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
+        """Keep who it is, and pass it on."""
         if worker is not None and register is not None:
             self.worker, self.plans = worker, register
-        return self._inner.renew(worker, lease_seconds, register=register)
+        return super().renew(worker, lease_seconds, register=register)
 
     async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
+        """Count the turns, and pass them on."""
         self.batches += 1
         self.turns += len(turns)
         if self._keep:
             self.kept += turns
-        return await self._inner.commit(worker, turns)
-
-    async def start(self, turn: Turn, *, connection: object) -> TurnResult:
-        return await self._inner.start(turn, connection=connection)
-
-    async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
-        return await self._inner.load(keys, after=after, with_plan=with_plan)
-
-    async def claim(
-        self,
-        worker: str,
-        *,
-        definitions: Collection[tuple[str, int, str]],
-        known: Collection[bytes],
-        limit: int,
-        lease_seconds: float,
-        limits: Mapping[str, int] = NO_LIMITS,
-    ) -> Claimed:
-        return await self._inner.claim(
-            worker, definitions=definitions, known=known, limit=limit, lease_seconds=lease_seconds, limits=limits
-        )
-
-    async def deliver(self, delivery: Delivery) -> Delivered:
-        return await self._inner.deliver(delivery)
-
-    async def find(self, query: Query) -> Sequence[Summary]:
-        return await self._inner.find(query)
-
-    async def census(self) -> Census:
-        assert isinstance(self._inner, Counting), "stores that are measured can count"
-        return await self._inner.census()
+        return await self.inner.commit(worker, turns)
 
 
 async def record(workload: str) -> Recording:

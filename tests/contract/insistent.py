@@ -28,16 +28,17 @@ from atone.store import (
     Turn,
     TurnResult,
 )
+from atone.testing.through import Through
 
 T = TypeVar("T")
 TRIES_MAX = 200
 
 
-class InsistentStore:
+class InsistentStore(Through):
     """The port, around `inner`. `dead_letters` counts those in the store, past any lost answer."""
 
     def __init__(self, inner: Store, dead_letters: Callable[[], int]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.repeats = 0
         self._under_way = 0
         self._dead_letters = dead_letters

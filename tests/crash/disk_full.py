@@ -111,7 +111,7 @@ def _is_alive(server: PostgresServer) -> bool:
         return False
 
 
-def _fill_data(server: PostgresServer, data: Disk, seconds: float) -> float:
+def _fill_data(run: Run, server: PostgresServer, data: Disk, seconds: float) -> float:
     """Leave no room for data for a while; return how long after that the first commit came."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         begun = _errors(connection)
@@ -124,7 +124,7 @@ def _fill_data(server: PostgresServer, data: Disk, seconds: float) -> float:
             sleep(0.1)
     sleep(seconds)
     data.free()
-    return seconds_to_first_commit(server)
+    return seconds_to_first_commit(run, server)
 
 
 def _errors(connection: psycopg.Connection[Any]) -> int:
@@ -133,7 +133,7 @@ def _errors(connection: psycopg.Connection[Any]) -> int:
     return int(rows[0][0])
 
 
-def _fill_log(server: PostgresServer, log: Disk, seconds: float) -> float:
+def _fill_log(run: Run, server: PostgresServer, log: Disk, seconds: float) -> float:
     """Leave no room for the log until the server ends; start it when there is room again."""
     log.fill()
     end = monotonic() + PATIENCE_SECONDS
@@ -147,7 +147,7 @@ def _fill_log(server: PostgresServer, log: Disk, seconds: float) -> float:
     server.stop("kill")
     log.free()
     server.start()
-    return seconds_to_first_commit(server)
+    return seconds_to_first_commit(run, server)
 
 
 def torment(run: Run, rounds: int = 3, workers: int = 3, feeders: int = 8, full_seconds: float = 3.0) -> dict[str, Any]:
@@ -160,9 +160,9 @@ def torment(run: Run, rounds: int = 3, workers: int = 3, feeders: int = 8, full_
             fleet.start_all(workers)
             for _ in range(rounds):
                 sleep(rng.uniform(0.5, 1.5))
-                waits["data"].append(_fill_data(server, data, rng.uniform(0.2, full_seconds)))
+                waits["data"].append(_fill_data(run, server, data, rng.uniform(0.2, full_seconds)))
                 sleep(rng.uniform(0.5, 1.5))
-                waits["log"].append(_fill_log(server, log, rng.uniform(0.2, full_seconds)))
+                waits["log"].append(_fill_log(run, server, log, rng.uniform(0.2, full_seconds)))
             run.done |= {"data_full": rounds, "log_full": rounds, "workers": workers}
             run.done |= {f"first_commit_seconds_{what}": round(max(some), 2) for what, some in waits.items()}
             run.judged(files, server.url(), drained=fleet.drain())

@@ -111,10 +111,10 @@ def torment(
                 sleep(0.5)
             elif number % 2 == 0:
                 pair.silence()
-                sleep(silent_seconds)  # longer than a statement may take, here and there, and than a lease
+                sleep(silent_seconds)  # longer than a statement may take, here and there
             old = pair.primary.port
             pair.fail_over()
-            waits.append(seconds_to_first_commit(pair.primary))
+            waits.append(seconds_to_first_commit(run, pair.primary))
             if number + 1 < rounds:
                 pair.attach(old)
         sleep(1.0)
@@ -122,7 +122,7 @@ def torment(
         run.done |= {"first_commit_seconds": {"median": round(median(waits), 2), "max": round(max(waits), 2)}}
         if not sync:  # what the last moments held is gone, so the journals can't tell everything that was done
             run.tolerated = frozenset({"untrue"})
-        found = run.judged(files, pair.primary.url(), drained=fleet.drain())
+        found = run.judged(files, pair.primary.url(), drained=fleet.drain(), bites="commits_in_doubt")
         run.done["started_again"] = len(found.started_again)
         return run.line(pair.primary)
 

@@ -99,6 +99,7 @@ def figures(verdict: Verdict, found: Found) -> dict[str, Any]:
         "stranded": len(verdict.stranded),
         "untrue": len(verdict.untrue),
         "twice": len(verdict.twice),
+        "acknowledged": verdict.acknowledged,
         "acknowledged_lost": len(verdict.acknowledged_lost),
         "effects_standing": len(verdict.effects_standing),
         "calls_without_intent": len(verdict.calls_without_intent),
@@ -131,24 +132,34 @@ class Run:
         """Return processes for this run, none of them started."""
         return Fleet(files, seed=self.seed, feeders=feeders, **{**self._life, **life})
 
-    def judged(self, files: Files, admin_url: str, *, drained: bool) -> Found:
-        """Read everything, and note the verdict; return what was read, for more figures."""
+    def judged(self, files: Files, admin_url: str, *, drained: bool, bites: str | None = None) -> Found:
+        """Read everything, and note the verdict; return what was read, for more figures.
+
+        `bites` names the figure that is above 0 if the fault has reached anybody.
+        """
         found = asyncio.run(read(files))
-        verdict = judge(found)
+        self.weigh(found, drained=drained, bites=bites)
         stale = audit.stale_writes(admin_url)
-        self.done |= figures(verdict, found)
         self.done["writes_without_answer_made"] = audit.written_unheard(admin_url, found.in_doubt)
         self.done["stale_writes_applied"] = len(stale)
         self.done["stale_commits_refused"] = audit.commits_refused(admin_url)
+        self.wrong += [f"stale: {one}" for one in stale]
+        if self.wrong:
+            self._keep(found)
+        return found
+
+    def weigh(self, found: Found, *, drained: bool, bites: str | None = None) -> None:
+        """Note what was read, what is wrong with it, and whether it shows anything at all."""
+        verdict = judge(found)
+        self.done |= figures(verdict, found)
         if not drained:
             self.wrong.append("the sagas were not all over in time")
         for kind in ("stranded", "untrue", "twice"):
             if kind not in self.tolerated:
                 self.wrong += [f"{kind}: {case}" for case in getattr(verdict, kind)]
-        self.wrong += [f"stale: {one}" for one in stale]
-        if self.wrong:
-            self._keep(found)
-        return found
+        for figure in ("acknowledged", bites):
+            if figure is not None and not self.done[figure]:
+                self.wrong.append(f"{figure} is 0: the run has shown nothing")
 
     def _keep(self, found: Found) -> None:
         """Write down the journals, which go with the server."""

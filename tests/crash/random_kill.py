@@ -69,7 +69,7 @@ def torment_fleet(run: Run, kills: int, workers: int = 3, feeders: int = 8) -> d
             sleep(rng.uniform(0.0, 0.4))
             fleet.replace(victim)
         run.done |= {"store": "postgres", "kills": kills, "workers": workers}
-        run.judged(files, server.url(), drained=fleet.drain())
+        run.judged(files, server.url(), drained=fleet.drain(), bites="attempts_lost")
         return run.line(server)
 
 
@@ -83,6 +83,8 @@ def report(verdict: Verdict, plan: Plan, seconds: float, refusals: int) -> dict[
         "stranded": len(verdict.stranded),
         "untrue": len(verdict.untrue),
         "twice": len(verdict.twice),
+        "acknowledged": verdict.acknowledged,
+        "acknowledged_lost": len(verdict.acknowledged_lost),
         "seconds": round(seconds, 1),
         "ends": dict(verdict.ends),
         "attempts_lost": verdict.attempts_lost,
@@ -122,13 +124,16 @@ def main() -> int:
         return 2
     verdict = judge(found)
     _show(verdict)
-    if options.keep or not verdict.holds:
+    holds = verdict.holds and verdict.attempts_lost > 0
+    if verdict.holds and not holds:
+        print("attempts_lost is 0: the run has shown nothing", file=sys.stderr)
+    if options.keep or not holds:
         print(f"The databases are kept in {files.folder}", file=sys.stderr)
     else:
         shutil.rmtree(files.folder)
     figures = report(verdict, plan, monotonic() - begun, found.refusals)
     print(json.dumps(figures) if options.json else "\n".join(f"{name:22} {value}" for name, value in figures.items()))
-    return 0 if verdict.holds else 1
+    return 0 if holds else 1
 
 
 if __name__ == "__main__":

@@ -20,16 +20,18 @@ HOW: tuple[Stop, ...] = ("fast", "immediate", "kill")
 PATIENCE_SECONDS = 30.0
 
 
-def seconds_to_first_commit(server: PostgresServer) -> float:
-    """Wait until a journal row is written after now, and return how long that took."""
+def seconds_to_first_commit(run: Run, server: PostgresServer, patience_seconds: float = PATIENCE_SECONDS) -> float:
+    """Wait until a journal row is written after now, and return how long that took; in vain is wrong."""
     begun = monotonic()
     with psycopg.connect(server.url(), autocommit=True) as connection:
         (before,) = connection.execute("SELECT count(*) FROM atone.journal").fetchall()[0]
-        while monotonic() < begun + PATIENCE_SECONDS:
+        while monotonic() < begun + patience_seconds:
             (now,) = connection.execute("SELECT count(*) FROM atone.journal").fetchall()[0]
             if now > before:
                 break
             sleep(0.02)
+        else:
+            run.wrong.append(f"nobody has written anything for {patience_seconds:g} s, although the server was there")
     return monotonic() - begun
 
 
@@ -48,11 +50,11 @@ def torment(
             server.stop(how)
             sleep(rng.choice((0.0, 0.0, rng.uniform(0.0, outage_seconds))))  # some outlast the leases
             server.start()
-            waits.append(seconds_to_first_commit(server))
+            waits.append(seconds_to_first_commit(run, server))
         sleep(1.0)
         run.done |= {"restarts": {how: ways.count(how) for how in HOW}, "workers": workers}
         run.done |= {"first_commit_seconds": {"median": round(median(waits), 2), "max": round(max(waits), 2)}}
-        run.judged(files, server.url(), drained=fleet.drain())
+        run.judged(files, server.url(), drained=fleet.drain(), bites="commits_in_doubt")
         return run.line(server)
 
 

@@ -12,8 +12,10 @@ import pytest
 from atone import Orchestrator
 from tests.crash.child import Files, run_saga
 from tests.crash.definitions import Branching, Pivoted, Script, Straight, all_sagas
+from tests.crash.fleet import Run, on_postgres
 from tests.crash.participant import Call, Effect, Participant
 from tests.crash.random_kill import Plan, report
+from tests.crash.server_restarts import seconds_to_first_commit
 from tests.crash.verdict import Found, Saga, judge, read
 from tests.crash.witness import Notes
 
@@ -171,6 +173,46 @@ def test_a_saga_that_is_not_over_is_stranded(found: Found, status: str) -> None:
     verdict = judge(_saga(found, "good", lambda saga: saga._replace(status=status)))
     assert verdict.stranded == [f"Straight good is {status}"]
     assert not verdict.holds
+
+
+def test_a_run_in_which_nobody_was_told_anything_does_not_hold(found: Found) -> None:
+    """Nothing lost of nothing says nothing: no saga at all, or none that anybody heard of."""
+    assert judge(found).holds
+    assert not judge(Found([], [], [])).holds
+    assert not judge(replace(found, started=[], ended=[])).holds
+
+
+def _weighed(found: Found, folder: Path, bites: str | None) -> Run:
+    run = Run("run", folder, seed=1)
+    run.weigh(found, drained=True, bites=bites)
+    return run
+
+
+def test_a_run_whose_fault_has_reached_nobody_is_wrong(found: Found, tmp_path: Path) -> None:
+    """The same sagas are a proof when a commit was in doubt or an attempt lost, and none when that never happened."""
+    bitten = replace(found, in_doubt=[(1.0, (b"commit",))])
+    run = _weighed(bitten, tmp_path, "commits_in_doubt")
+    assert (run.wrong, run.line()["holds"]) == ([], True)
+    assert run.done["acknowledged"] == 2 * len(SAGAS)
+    for fault in ("commits_in_doubt", "attempts_lost"):
+        run = _weighed(found, tmp_path, fault)
+        assert run.wrong == [f"{fault} is 0: the run has shown nothing"]
+        assert not run.line()["holds"]
+
+
+def test_a_run_without_sagas_is_wrong(tmp_path: Path) -> None:
+    """Whatever the fault was: nothing was acknowledged that could have been lost."""
+    run = _weighed(Found([], [], []), tmp_path, None)
+    assert run.wrong == ["acknowledged is 0: the run has shown nothing"]
+    assert not run.line()["holds"]
+
+
+def test_a_store_in_which_nobody_writes_again_is_wrong(tmp_path: Path) -> None:
+    """Whoever waits for the first commit in vain says so, instead of a figure that looks like any other."""
+    run = Run("run", tmp_path, seed=1)
+    with on_postgres(run) as (server, _):
+        seconds_to_first_commit(run, server, patience_seconds=0.1)
+    assert run.wrong == ["nobody has written anything for 0.1 s, although the server was there"]
 
 
 def test_the_last_line_counts_what_was_found(found: Found) -> None:

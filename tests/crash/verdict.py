@@ -65,13 +65,14 @@ class Found:
 class Verdict:
     """What is wrong, in words, and how the sagas ended.
 
-    What was acknowledged and is lost, effects that stand although their saga is compensated, and calls without an
-    intent are untrue too, and counted apart.
+    `acknowledged` counts the starts and ends that callers were told. What of them is lost, effects that stand although
+    their saga is compensated, and calls without an intent are untrue too, and counted apart.
     """
 
     stranded: list[str] = field(default_factory=list)
     untrue: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
+    acknowledged: int = 0
     acknowledged_lost: list[str] = field(default_factory=list)
     effects_standing: list[str] = field(default_factory=list)
     calls_without_intent: list[str] = field(default_factory=list)
@@ -81,8 +82,8 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.stranded or self.untrue or self.twice)
+        """Whether nothing is wrong with a run in which somebody was told something."""
+        return self.acknowledged > 0 and not (self.stranded or self.untrue or self.twice)
 
 
 async def read(files: Files) -> Found:
@@ -131,6 +132,7 @@ def _saga(loaded: Loaded) -> Saga:
 def judge(found: Found) -> Verdict:
     """Compare the sagas' ends with the effects."""
     verdict = Verdict(ends=Counter(saga.status for saga in found.sagas))
+    verdict.acknowledged = len(found.started) + len(found.ended)
     effects, calls = _by_saga(found.effects), _by_saga(found.calls)
     counted = Counter((effect.saga, effect.step, effect.operation) for effect in found.effects)
     verdict.twice = [f"{' '.join(what)} took effect {times} times" for what, times in counted.items() if times > 1]

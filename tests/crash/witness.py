@@ -14,24 +14,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from atone.errors import StoreUnavailable, WorkerDead
-from atone.store import (
-    Claimed,
-    Delivered,
-    Delivery,
-    Lease,
-    Loaded,
-    Query,
-    Store,
-    StoredPlan,
-    Summary,
-    Turn,
-    TurnResult,
-)
+from atone.store import Claimed, Lease, Store, StoredPlan, Turn, TurnResult
 from atone.telemetry import Observer
+from atone.testing.through import Through
 
 
 class Notes:
@@ -59,23 +47,15 @@ class Refusals(Observer):
         self._notes.write(counted=why, turns=turns)
 
 
-class Witness:
+class Witness(Through):
     """The port, around `inner`. Times are the machine's, by `time.time`: the server on this machine has the same.
 
     `late_news_seconds` keeps it from whoever renews or claims that the worker is dead.
     """
 
     def __init__(self, inner: Store, notes: Notes, late_news_seconds: float = 0.0) -> None:
-        self.inner, self._notes, self._late_seconds = inner, notes, late_news_seconds
-
-    async def __aenter__(self) -> Self:
-        await self.inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.inner.__aexit__(kind, error, trace)
+        super().__init__(inner)
+        self._notes, self._late_seconds = notes, late_news_seconds
 
     async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         begun = time.time()
@@ -103,21 +83,9 @@ class Witness:
             time.sleep(self._late_seconds)
             raise
 
-    async def start(self, turn: Turn, *, connection: object) -> TurnResult:
-        return await self.inner.start(turn, connection=connection)
-
-    async def load(self, keys: Sequence[bytes], *, after: int = 0, with_plan: bool = False) -> Sequence[Loaded | None]:
-        return await self.inner.load(keys, after=after, with_plan=with_plan)
-
     async def claim(self, worker: str, **wish: Any) -> Claimed:
         try:
             return await self.inner.claim(worker, **wish)
         except WorkerDead:
             await asyncio.sleep(self._late_seconds)
             raise
-
-    async def deliver(self, delivery: Delivery) -> Delivered:
-        return await self.inner.deliver(delivery)
-
-    async def find(self, query: Query) -> Sequence[Summary]:
-        return await self.inner.find(query)

@@ -10,8 +10,7 @@ import asyncio
 import threading
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 from atone.errors import StoreUnavailable
 from atone.store import (
@@ -28,6 +27,7 @@ from atone.store import (
     Turn,
     TurnResult,
 )
+from atone.testing.through import Through
 
 Fault: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 
@@ -82,11 +82,11 @@ def fails_with(error: Exception) -> Fault:
     return fault
 
 
-class FaultyStore:
+class FaultyStore(Through):
     """The port, around `inner`. Entering it again is allowed, so that a second orchestrator can use the same one."""
 
     def __init__(self, inner: Store) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.batches: list[list[Turn]] = []
         self.results: list[TurnResult] = []
         self.renewals: list[float] = []
@@ -134,15 +134,6 @@ class FaultyStore:
         return [turn for batch in self.batches for turn in batch]
 
     # -- the port ------------------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        await self.inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.inner.__aexit__(kind, error, trace)
 
     def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         if self.unplugged:
