@@ -109,13 +109,13 @@ async def child(
         await running.stop()
 
 
-async def finished(module: str, *arguments: str) -> None:
+async def finished(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
     """Run `python -m module` to its end.
 
     Raises:
         EOFError: it failed; what it said stands on standard error.
     """
-    async with child(module, module, *arguments) as running:
+    async with child(module, module, *arguments, environment=environment) as running:
         status = await running.wait()
     if status:
         raise EOFError(f"python -m {module} {arguments[0]} has ended with status {status}")

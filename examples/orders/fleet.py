@@ -1,4 +1,4 @@
-"""What a worker of the fleet runs: `atone worker examples.orders.fleet:sagas --store postgresql://...`.
+"""What a worker of the fleet runs: `ATONE_STORE=postgresql://... atone worker examples.orders.fleet:sagas`.
 
 Owns the clients of one worker: they are made in its event loop, and closed when its last saga has been handed back.
 Where the services are stands in the environment: ORDERS_INVENTORY, ORDERS_PAYMENTS, ORDERS_SHIPPING.

@@ -51,7 +51,9 @@ class FleetRun:
         async with services(self._folder, self._settings) as ports:
             self._display.say(", ".join(f"{name} on port {port}" for name, port in ports.items()))
             self._environment = {f"ORDERS_{name.upper()}": f"http://127.0.0.1:{port}" for name, port in ports.items()}
-            await finished("atone", "migrate", "--store", self._store_url)
+            # In the environment, not among the arguments: those are for every user of the machine to see.
+            self._environment["ATONE_STORE"] = self._store_url
+            await finished("atone", "migrate", environment=self._environment)
             async with AsyncExitStack() as stack:
                 for _ in range(WORKERS):
                     await self._begin_worker(stack)
@@ -63,7 +65,7 @@ class FleetRun:
         self._made += 1
         name = f"worker {self._made}"
         share = max(1, self._settings.inflight // WORKERS)
-        options = ["worker", "examples.orders.fleet:sagas", "--store", self._store_url]
+        options = ["worker", "examples.orders.fleet:sagas"]
         options += ["--concurrency", str(share), "--lease", str(_LEASE_SECONDS)]
         log = self._folder.path / f"worker-{self._made}.log"
         running = child(name, "atone", *options, environment={**self._environment, LEASH: "1"}, log=log)

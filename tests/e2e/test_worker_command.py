@@ -150,6 +150,24 @@ def test_ctrl_c_drains_as_sigterm_does(url: str, tmp_path: Path) -> None:
         assert "stopped" in one.log
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_a_worker_whose_loop_is_blocked(
+    url: str, tmp_path: Path, number: int, status: int
+) -> None:
+    """A step that never gives the event loop back can't keep the process: the second signal needs no loop."""
+    with worker(url, tmp_path, sagas="one") as one:
+
+        async def main() -> None:
+            async with Orchestrator(url, sagas=[Fetch()], runs=False) as starter:
+                await starter.start(Fetch, Parcel(gate="never", blocked_at="fetch"), saga_id="1")
+                while not calls(tmp_path, "1"):  # noqa: ASYNC110 - it is written by another process
+                    await asyncio.sleep(0.01)
+
+        asyncio.run(main())
+        assert one.signalled_until_it_ends(number) == status
+        assert "ended by a second signal" in one.log
+
+
 def test_a_file_is_migrated_when_it_is_opened_and_made_by_migrate(tmp_path: Path) -> None:
     """`atone migrate` may be run by whoever deploys, whatever the store is; a script there is none."""
     url = f"sqlite:///{tmp_path / 'new.db'}"

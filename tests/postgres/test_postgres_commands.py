@@ -176,7 +176,7 @@ def test_a_wrong_address_is_told_apart_from_a_wrong_password(
         (down, 1, "Check the address, and that the server runs"),
         (server.url(password="secret-word"), 1, "Check the user and the password"),
         (server.url(database="nowhere"), 1, "there is no such database"),
-        ("postgresql://me:secret-word@127.0.0.1:port/orders", 1, "Write postgresql://user:password@host:port/database"),
+        ("postgresql://me:secret-word@127.0.0.1:port/orders", 2, "Write postgresql://user:password@host:port/database"),
         (f"{database.owner}&notify=perhaps", 2, "Write notify=off"),
         ("postgresql//127.0.0.1", 2, "is no store URL"),
     ]

@@ -192,6 +192,7 @@ def test_a_wrong_address_is_told_what_is_wrong_with_it(postgres_bench: Bench) ->
     refused(StoreUnavailable, "can't be reached", "postgresql://me:secret@nowhere.invalid/db")
     refused(StoreError, "no usable address", "postgresql://me:secret@host:port/db")
     refused(StoreError, "no usable address", "https://me:secret@127.0.0.1/db")
+    refused(StoreError, "not take a parameter", f"{postgres_bench.server.url()}?secret=1")
 
 
 def test_one_of_several_hosts_is_enough(postgres_bench: Bench) -> None:

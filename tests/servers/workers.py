@@ -5,6 +5,7 @@ Owns starting them, reading what they log, and stopping them. Used by the tests 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -71,6 +72,15 @@ class WorkerProcess:
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self._process.send_signal(number)
+
+    def signalled_until_it_ends(self, number: int) -> int:
+        """Signal again and again, and return its exit status: of two that come at once a process sees one."""
+        for _ in range(100):
+            self.signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.1)
+                return self.ended()
+        raise AssertionError(f"it does not end, whatever it is sent: {self.log}")
 
     def ended(self) -> int:
         """Wait for its end and return its exit status."""

@@ -5,20 +5,21 @@ Owns what is said about it. Must not know a table: the adapter has the migration
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atone.cli.exits import Exit, Stop
 from atone.cli.output import Output
-from atone.cli.place import checked_url, named, shown
+from atone.cli.place import checked_url, named
 from atone.errors import StoreError
 from atone.stores import migrate_store, migration_script
+from atone.stores._address import without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """What was asked for; `after` goes with `sql`."""
 
-    store: str | None
+    store: str | None = field(repr=False)
     sql: bool
     post: bool
     roles: bool
@@ -41,7 +42,7 @@ async def migrate(out: Output, change: Change) -> Exit:
         for name in applied:
             out.say(f"applied {name}")
     else:
-        out.say(f"Nothing to apply: {shown(url)} is up to date.")
+        out.say(f"Nothing to apply: {without_secrets(url)} is up to date.")
     return Exit.DONE
 
 

@@ -5,12 +5,14 @@ Owns their names, defaults and help. Must not act on them. Used by `commands` al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from atone.cli.exits import Exit, Stop
+
+StoreUrl = Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as sqlite:///orders.db.")]
 
 
 @Parameter(name="*")
@@ -18,7 +20,7 @@ from atone.cli.exits import Exit, Stop
 class Where:
     """Which store, which tenant, and in what form to answer."""
 
-    store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as sqlite:///orders.db.")] = None
+    store: StoreUrl = field(default=None, repr=False)  # it may hold a password
     tenant: Annotated[str, Parameter(help="Whose sagas.")] = "default"
     json: Annotated[bool, Parameter(negative=(), help="Answer in JSON: one document, or one object a line.")] = False
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 from atone._runtime.reader import find_one
 from atone.cli.exits import Exit, Stop
@@ -44,13 +43,6 @@ def checked_url(url: str | None) -> str:
     if url.startswith("memory:"):
         raise Stop(Exit.USAGE, "usage", "A memory store lives in its own process only; give the URL of another one.")
     return url
-
-
-def shown(url: str) -> str:
-    """Return a URL without what is nobody's business: the user, the password, the parameters."""
-    scheme, _, rest = url.partition("://")
-    parts = urlsplit(f"//{rest}")
-    return f"{scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 async def find_saga(store: Store, tenant: str, given: str, name: str | None) -> Summary:

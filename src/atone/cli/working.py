@@ -13,19 +13,20 @@ import logging
 import os
 import platform
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from atone.cli.exits import Exit, Stop
 from atone.cli.hearing import formatter_of, observers_of
 from atone.cli.options import Heard
-from atone.cli.place import named, shown
+from atone.cli.place import named
 from atone.cli.targets import codec_of, sagas_of
 from atone.definition import Saga
 from atone.orchestrator import Limits, Orchestrator
+from atone.stores._address import without_secrets
 
 log = logging.getLogger("atone.worker")
 
@@ -37,7 +38,7 @@ class Job:
     """A worker as asked for on the command line; `limits` are those of `Limits` that were given."""
 
     targets: Sequence[str]
-    store: str | None
+    store: str | None = field(repr=False)
     migrate: bool
     notify: bool = True
     codec: str | None = None
@@ -68,23 +69,24 @@ async def work(job: Job) -> Exit:
 def _signals() -> Any:
     """Give an event that the first signal sets; the second ends the process, as a crash would."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    is_asked = False
 
-    def caught(number: int) -> None:
-        if stop.is_set():
-            sys.stderr.write("atone: ended by a second signal; the lease ends by itself, then others go on\n")
-            sys.stderr.flush()
+    # Not by the loop's own handlers: a step that blocks the loop would keep the second signal waiting too.
+    def caught(number: int, _frame: FrameType | None) -> None:
+        nonlocal is_asked
+        if is_asked:
+            # The signal may have come in the midst of a write, so not through a buffer.
+            os.write(2, b"atone: ended by a second signal; the lease ends by itself, then others go on\n")
             os._exit(Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED)
-        stop.set()
+        is_asked = True
+        loop.call_soon_threadsafe(stop.set)
 
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C still ends it, without a drain
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, caught, number)
+    before = {number: signal.signal(number, caught) for number in _SIGNALS}
     try:
         yield stop
     finally:
-        with contextlib.suppress(NotImplementedError):
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _log_to_stderr(level: str, formatter: logging.Formatter) -> None:
@@ -110,5 +112,5 @@ def _tell(job: Job, sagas: Sequence[Saga[Any]], limits: Limits) -> None:
         "".join(f", {most} of {name}" for name, most in limits.bounds_by_name.items()),
         platform.node(),
         os.getpid(),
-        shown(job.store or ""),
+        without_secrets(job.store or ""),
     )

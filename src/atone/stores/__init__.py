@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from atone.errors import StoreError, StoreUnavailable
 from atone.store import Store
+from atone.stores._address import POSTGRES, scheme_of, split_address
 
-_POSTGRES = ("postgres", "postgresql")
 _OWN_PARAMETERS = (("schema", "atone"), ("statement_cache_size", "100"), ("notify", "on"))
 _SWITCH = {"on": True, "off": False}
 _SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database or memory://"
+_ENCODE = "What is special in a password has to be percent-encoded (%2F for /, %3A for :)."
 
 
 def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = False, notify: bool = True) -> Store:
@@ -38,12 +39,12 @@ def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = Fal
         StoreUnavailable: `must_exist` is set, and there is no file.
         StoreError: The URL names no store that this version has.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        raise StoreError(f"{url!r} is no store URL. Write one of {_SCHEMES}.")
+    scheme = scheme_of(url)
     match scheme:
+        case None:  # nothing of it is repeated: a password may stand anywhere
+            raise StoreError(f"This is no store URL. Write one of {_SCHEMES}. {_ENCODE}")
         case "sqlite":
-            return _sqlite(url, rest, must_exist)
+            return _sqlite(url.removeprefix("sqlite://"), must_exist)
         case "memory":
             from atone.stores.memory import MemoryStore
 
@@ -54,12 +55,12 @@ def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = Fal
             raise StoreError(f"No store is called {scheme!r}. Write one of {_SCHEMES}.")
 
 
-def _sqlite(url: str, rest: str, must_exist: bool) -> Store:
+def _sqlite(rest: str, must_exist: bool) -> Store:
     from atone.stores.sqlite import SqliteStore
 
     path = rest.removeprefix("/")
     if not rest.startswith("/") or not path:
-        raise StoreError(f"{url!r} names no file. Write one of {_SCHEMES}; mind the number of slashes.")
+        raise StoreError(f"This URL of SQLite names no file. Write one of {_SCHEMES}; mind the number of slashes.")
     if path == ":memory:":
         raise StoreError(
             "SQLite in memory would be lost with the process. "
@@ -89,14 +90,15 @@ def _refuse_without_asyncpg() -> None:
 
 def _read_postgres_url(url: str) -> tuple[str, str, dict[str, Any]]:
     """Return what the driver gets, the schema, and the options of Atone's own."""
-    parts = urlsplit(url)
+    parts = split_address(url)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema, cached, notify = (given.pop(name, usual) for name, usual in _OWN_PARAMETERS)
     if not cached.isdigit():
-        raise StoreError(f"statement_cache_size is a number, not {cached!r}. Write 0, or leave it out.")
+        raise StoreError("statement_cache_size is a number. Write 0, or leave it out.")
     if notify not in _SWITCH:
-        raise StoreError(f"notify is on or off, not {notify!r}. Write notify=off, or leave it out.")
-    dsn = urlunsplit(parts._replace(query=urlencode(given, quote_via=quote)))
+        raise StoreError("notify is on or off. Write notify=off, or leave it out.")
+    query = f"?{urlencode(given, quote_via=quote)}" if given else ""
+    dsn = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
     return dsn, schema, {"statement_cache_size": int(cached), "notify": _SWITCH[notify]}
 
 
@@ -110,7 +112,7 @@ async def migrate_store(url: str, *, post: bool = False, roles: bool = False) ->
         StoreSchemaError: The tables are newer than this code, or something else. Nothing was changed.
         StoreError: The URL is wrong, or this user may not do it. Nothing was changed.
     """
-    if url.partition("://")[0] in _POSTGRES:
+    if scheme_of(url) in POSTGRES:
         _refuse_without_asyncpg()
         from atone.stores.postgres import migrate
 
@@ -126,7 +128,7 @@ def migration_script(url: str, *, post: bool = False, roles: bool = False, after
     Raises:
         StoreError: The URL names no PostgreSQL.
     """
-    if url.partition("://")[0] not in _POSTGRES:
+    if scheme_of(url) not in POSTGRES:
         raise StoreError(
             "Only PostgreSQL has a script; SQLite's tables are made when a file is opened. Leave --sql out."
         )

@@ -11,6 +11,7 @@ from atone.errors import AtoneError, StoreError, StoreSchemaError, StoreUnavaila
 _REPEATABLE = ("40001", "40P01")
 _DATA_CLASSES = ("22", "23", "54")
 _ENDINGS = ("08", "57P")
+_PARAMETERS = ("22", "42601", "42602", "42704", "55P02")
 _DRIVERS = frozenset({"asyncpg", "psycopg", "sqlalchemy"})
 
 _LOST = (
@@ -18,7 +19,15 @@ _LOST = (
     "Send it again; if it stays lost, look after the server and the network."
 )
 _SILENT = "{where} did not answer in time; whether the last call was written is unknown. Send it again."
-_MISNAMED = "{where} is no usable address ({error}). Write postgresql://user:password@host:port/database."
+# The driver's own words about an address may quote anything of it, so they are not repeated.
+_MISNAMED = (
+    "The address of {where} is no usable one, or has a wrong parameter ({error}). Write "
+    "postgresql://user:password@host:port/database, and percent-encode what is special in the password."
+)
+_MISTAKEN = (
+    "{where} does not take a parameter of this address ({error}). Check what stands after the question mark, "
+    "and percent-encode what is special in it: %26 for &."
+)
 _UNREACHED = "{where} can't be reached ({error}). Check the address, and that the server runs; then try again."
 _UNMIGRATED = "The tables in {where} are not what this Atone expects ({error}). Migrate it first."
 _FORBIDDEN = (
@@ -131,12 +140,15 @@ def of_caller(error: BaseException, where: str) -> BaseException:
 
 
 def unreached(error: BaseException, where: str) -> BaseException:
-    """Return the same for a connection that could not be made."""
-    is_misnamed = isinstance(error, ValueError)  # the driver could not even read the address
-    if code_of(error) is not None or not (is_misnamed or _is_foreign(error)):
+    """Return the same for a connection that could not be made; nothing that may quote the address comes along."""
+    code = code_of(error)
+    if isinstance(error, ValueError):  # the driver could not even read the address
+        return StoreError(_MISNAMED.format(where=where, error=type(error).__name__))
+    if code is not None and code.startswith(_PARAMETERS):
+        return StoreError(_MISTAKEN.format(where=where, error=type(error).__name__))
+    if code is not None or not _is_foreign(error):
         return translated(error, where)
-    kind, text = (StoreError, _MISNAMED) if is_misnamed else (StoreUnavailable, _UNREACHED)
-    better = kind(text.format(where=where, error=str(error) or type(error).__name__))
+    better = StoreUnavailable(_UNREACHED.format(where=where, error=str(error) or type(error).__name__))
     better.__cause__ = error
     return better
 

@@ -148,12 +148,14 @@ class Line:
 
     async def _opened(self) -> Session:
         try:
-            return Session(await self._dial())
+            connection = await self._dial()
         except Exception as error:
             better = unreached(error, self._where)
             if better is error:
                 raise
-            raise better from error
+        else:
+            return Session(connection)
+        raise better from better.__cause__  # out here it has no other error behind it: that might quote the address
 
 
 class Lines:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, cast
-from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -33,6 +32,7 @@ from atone.store import (
     TurnResult,
 )
 from atone.stores import _postgres_claim, _postgres_read, _postgres_requests, _postgres_schema, _postgres_start
+from atone.stores._address import place_of, split_address
 from atone.stores._postgres_commit import commit
 from atone.stores._postgres_definitions import learn_number
 from atone.stores._postgres_errors import of_caller, translated, unreached
@@ -99,7 +99,7 @@ class PostgresStore:
         row_bytes_max: int = 64 * 1024 * 1024,
     ) -> None:
         self._dsn = dsn
-        self._where = _without_secrets(dsn)
+        self._where = place_of(dsn)
         self._place = Place(schema, clock_sql)
         self._migrates = migrate
         self._readers = readers
@@ -274,7 +274,7 @@ async def migrate(dsn: str, *, schema: str = "atone", post: bool = False, roles:
         StoreSchemaError: The schema is newer than this code, or holds something else. Nothing was changed.
         StoreError: The address is wrong, or this user may not do it. Nothing was changed.
     """
-    where = _without_secrets(dsn)
+    where = place_of(dsn)
     async with _Visit(dsn, where) as connection:
         place = Place(schema)
         if roles:
@@ -312,8 +312,9 @@ class _Visit:
             better = unreached(error, self._where)
             if better is error:
                 raise
-            raise better from error
-        return self._connection
+        else:
+            return self._connection
+        raise better from better.__cause__  # out here it has no other error behind it: that might quote the address
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -331,14 +332,8 @@ class _Visit:
 async def _connect(dsn: str, *, connect_seconds: float = _CONNECTING_SECONDS, **options: Any) -> Connection:
     if "application_name=" not in dsn:
         options["server_settings"] = {"application_name": "atone"}
-    if "," in urlsplit(dsn).netloc and "target_session_attrs=" not in dsn:
+    if "," in split_address(dsn).netloc and "target_session_attrs=" not in dsn:
         options["target_session_attrs"] = "read-write"
     # A statement that was prepared stays so: it is the same few for as long as the connection lives.
     connection = await asyncpg.connect(dsn, timeout=connect_seconds, max_cached_statement_lifetime=0, **options)
     return cast("Connection", connection)
-
-
-def _without_secrets(dsn: str) -> str:
-    """Return the host and the database of an address, for messages."""
-    parts = urlsplit(dsn)
-    return f"{parts.netloc.rpartition('@')[2] or 'the local server'}{parts.path}"
