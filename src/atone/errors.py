@@ -128,6 +128,24 @@ class Overloaded(AtoneError):
     code = "overloaded"
 
 
+class BarrierMisplaced(AtoneError):
+    """The barrier and the business rows are not in one transaction, so it would guard nothing. Nothing was written."""
+
+    code = "barrier_misplaced"
+
+
+class AlreadyCompensated(AtoneError):
+    """An action came after its compensation; it was refused, and surely has no effect."""
+
+    code = "already_compensated"
+
+
+class ArgumentsDiffer(AtoneError):
+    """A key was used before, with other arguments. Nothing was done."""
+
+    code = "arguments_differ"
+
+
 class Reject(Exception):
     """Raise in a step: refused for good, surely without effect; what was done before is undone.
 
