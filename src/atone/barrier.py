@@ -21,7 +21,7 @@ from atone.codec import Codec
 from atone.errors import AlreadyCompensated, ArgumentsDiffer, BarrierMisplaced, PayloadError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 __all__ = ["AlreadyCompensated", "ArgumentsDiffer", "Barrier", "BarrierMisplaced", "BlockingBarrier", "Undo"]
 
@@ -209,7 +209,7 @@ class Barrier:
         return face, print_of
 
     @asynccontextmanager
-    async def _marked(self, face: Face) -> AsyncIterator[None]:
+    async def _marked(self, face: Face) -> AsyncGenerator[None, None]:
         """Take back all that was written inside, if it raises: whoever swallows that and commits, commits nothing."""
         await face.run(_MARK)
         try:

@@ -32,8 +32,8 @@ class Face(Protocol):
         ...
 
 
-def face_of(connection: object) -> Face:
-    """Return the face of a connection.
+def face_of(connection: object, kinds: str = _KINDS) -> Face:
+    """Return the face of a connection; `kinds` are those that a caller who gives another one is told of.
 
     Raises:
         TypeError: It is of a kind that can't be used, with the reason.
@@ -46,7 +46,7 @@ def face_of(connection: object) -> Face:
     name = f"{type(connection).__module__}.{type(connection).__qualname__}"
     if "psycopg2" in packages:
         raise TypeError(f"{name} is of psycopg 2. Take psycopg 3, or give the SQLAlchemy session that it belongs to.")
-    raise TypeError(f"A connection is {_KINDS} here, not {name}.")
+    raise TypeError(f"A connection is {kinds} here, not {name}.")
 
 
 def finish(work: Coroutine[Any, Any, R]) -> R:

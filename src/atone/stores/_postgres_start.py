@@ -7,10 +7,10 @@ adapter's `start`, on the caller's connection.
 
 from __future__ import annotations
 
+from atone._connections.face import Face, Values
 from atone.store import Turn, TurnResult
 from atone.stores._postgres_early import TAKE_EARLY
 from atone.stores._postgres_errors import code_of, is_data_error
-from atone.stores._postgres_foreign import Foreign, Values
 from atone.stores._postgres_place import Place
 
 _NO_TRANSACTION = "25P01"
@@ -58,7 +58,7 @@ def is_storable(turn: Turn) -> bool:
         return False
 
 
-async def start(turn: Turn, foreign: Foreign, place: Place, identity: str, definition: int) -> TurnResult:
+async def start(turn: Turn, foreign: Face, place: Place, identity: str, definition: int) -> TurnResult:
     """Insert a saga that nobody owns, due at once unless it says when, as part of the caller's transaction.
 
     Raises:
@@ -98,7 +98,7 @@ async def start(turn: Turn, foreign: Foreign, place: Place, identity: str, defin
     return result
 
 
-async def _insert(foreign: Foreign, place: Place, identity: str, values: Values) -> TurnResult:
+async def _insert(foreign: Face, place: Place, identity: str, values: Values) -> TurnResult:
     await _check_place(foreign, place, identity)
     ((written, early),) = await foreign.run(place.sql(_INSERT), values)
     if written:
@@ -109,7 +109,7 @@ async def _insert(foreign: Foreign, place: Place, identity: str, values: Values)
     return TurnResult(verdict)
 
 
-async def _check_place(foreign: Foreign, place: Place, identity: str) -> None:
+async def _check_place(foreign: Face, place: Place, identity: str) -> None:
     try:
         found = await foreign.run(place.sql(_IDENTITY))
     except Exception as error:
