@@ -76,7 +76,7 @@ def test_a_drained_worker_hands_its_sagas_back_and_cancels_none(site: Site) -> N
                 saga = await starter.start(Deliver, Parcel("go", "carry"), saga_id="1")
                 await site.called("1", "carry")
                 one.signal()
-                one.said("stopping")
+                one.said("draining")
                 site.open("go")
                 assert one.ended() == 0
             assert site.place.sql(LEFT, "1") == [("running", None, True)]
@@ -117,7 +117,7 @@ def test_a_second_signal_ends_at_once_and_others_go_on_after_the_lease(site: Sit
                 saga = await starter.start(Deliver, Parcel("go", "carry"), saga_id="1")
                 await site.called("1", "carry")
                 one.signal()
-                one.said("stopping")
+                one.said("draining")
                 one.signal()
                 assert one.ended() == 128 + signal.SIGTERM
                 assert site.owner_of("1") is not None

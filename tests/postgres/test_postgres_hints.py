@@ -82,7 +82,7 @@ def test_what_a_drained_worker_hands_back_is_taken_at_once(site: Site) -> None:
                 with site.worker(poll=HOURLY) as two:
                     await until(lambda: len(listeners(site)) >= 2)
                     one.signal()
-                    one.said("stopping")
+                    one.said("draining")
                     site.open("go")
                     assert isinstance(await saga.outcome(timeout=50), Completed)
                     assert calls(site.folder, "1") == [("pack", one.pid), ("carry", one.pid), ("hand_over", two.pid)]
@@ -108,7 +108,7 @@ def test_switched_off_nothing_is_told_and_polling_does_it_all(site: Site, how: s
                 await site.called("2", "carry")
                 assert site.place.sql(ANY) == [(0,)]
                 one.signal()
-                one.said("stopping")
+                one.said("draining")
                 site.open("go")
                 assert one.ended() == 0
             assert site.place.sql(LEFT, "2") == [("running", None, True)]
