@@ -259,8 +259,8 @@ def test_payloads_are_shown_only_if_asked_for(bench: Bench) -> None:
     """A card number in an input stays out of every look that did not ask for payloads."""
     bench.parcels("order-1", faults="pay")
     for look in (("show", "order-1"), ("show", "order-1", "--json"), ("show", "order-1", "--verbose"), ("list",)):
-        assert "4111" not in bench.atone(*look).out
-    assert "4111" in bench.atone("show", "order-1", "--payloads").out
+        assert "4111-1111" not in bench.atone(*look).out  # four digits alone may stand in a hash or a time
+    assert "4111-1111" in bench.atone("show", "order-1", "--payloads").out
     document = bench.atone("show", "order-1", "--payloads", "--json").document
     assert document["journal"][0]["entries"][0]["input"]["value"] == {"content": "a cup", "card": "4111-1111"}
 

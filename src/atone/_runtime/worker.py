@@ -103,8 +103,8 @@ class Worker:
     async def close(self) -> None:
         """Finish or hand back what is under way, retire the worker's id, and stop."""
         self.draining = True
-        # Said only now: from here on no call begins here any more.
-        log.info("draining; sagas under way: %d", len(self.runners))
+        if self.runners:  # said only now: from here on no call begins here any more
+            log.info("draining; sagas under way: %d", len(self.runners))
         self.membership.leave()
         self.recovery.stop()
         for runner in list(self.runners.values()):
