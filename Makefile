@@ -69,13 +69,15 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 # Own pip settings are left out: a private index or a folder of wheels would put its files' hashes into the locks.
 lock: $(VENV)/.ready
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock" \
-	    $(BIN)/pip-compile $(LOCK_FLAGS) --extra cli --extra otel --extra postgres --extra prometheus --extra pydantic \
+	    $(BIN)/pip-compile $(LOCK_FLAGS) $(EXTRAS) \
 	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock" \
 	    $(BIN)/pip-compile $(LOCK_FLAGS) --constraint requirements/dev.txt \
 	    --output-file requirements/core.txt pyproject.toml
 	env -u PIP_FIND_LINKS -u PIP_INDEX_URL -u PIP_EXTRA_INDEX_URL PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock" \
 	    $(BIN)/python -m benchmarks.peers.lock $(LOCK_FLAGS)
+
+EXTRAS = $(foreach extra,cli fastapi faststream httpx kafka nats otel postgres prometheus pydantic rabbitmq redis,--extra $(extra))
 
 # ARGS=--upgrade moves every pin. Neither a registry's host nor a path of this machine may enter a lock.
 LOCK_FLAGS = --quiet --generate-hashes --strip-extras --allow-unsafe --resolver=backtracking \

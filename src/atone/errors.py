@@ -110,6 +110,30 @@ class VolatileStore(StoreError):
     code = "volatile_store"
 
 
+class BrokerError(AtoneError):
+    """The root of what a broker raises."""
+
+    code = "broker"
+
+
+class BrokerClosed(BrokerError):
+    """The broker object is not open: not entered yet, or closed by whoever holds it. Trying again changes nothing."""
+
+    code = "broker_closed"
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker can't be reached or can't take anything now. What was being published may be there: publish again."""
+
+    code = "broker_unavailable"
+
+
+class MessageError(AtoneError):
+    """A message can't be read: undecodable, of an unknown name or schema version, or without what it must carry."""
+
+    code = "message"
+
+
 class Shutdown(AtoneError):
     """The orchestrator is closed or closing; nothing new is taken."""
 

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
+from atone.broker import Message
+
 FINAL_STATUSES = frozenset({"completed", "compensated", "failed"})
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
@@ -42,7 +44,8 @@ class Turn(NamedTuple):
     """One journal row to append: `version` is one more than the version it was decided on.
 
     `key` is the saga's internal id (16 bytes). `commit_id` (16 bytes) is new for each turn and the same when the turn
-    is sent again. `entries` is a JSON array. `birth` is set for version 1 only, and then `hot` is too.
+    is sent again. `entries` is a JSON array. `birth` is set for version 1 only, and then `hot` is too. `messages` go
+    into the outbox with the row, in this order.
     """
 
     key: bytes
@@ -51,6 +54,7 @@ class Turn(NamedTuple):
     entries: bytes
     hot: Hot | None = None
     birth: Birth | None = None
+    messages: tuple[Message, ...] = ()
 
 
 class TurnResult(StrEnum):
