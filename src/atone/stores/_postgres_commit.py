@@ -305,7 +305,7 @@ def _columns_of_others(turns: Sequence[Turn]) -> Sequence[Sequence[Any]]:
     hots = [turn.hot for turn in turns if turn.hot is not None]
     if hots and len(hots) < len(turns):
         turns = sorted(turns, key=_shows_nothing)
-    keys, versions, commits, entries, _, _ = zip(*turns, strict=True)
+    keys, versions, commits, entries, _, _, _ = zip(*turns, strict=True)
     return keys, versions, commits, entries, *(zip(*hots, strict=True) if hots else _UNCHANGED_COLUMNS)
 
 
