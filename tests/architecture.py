@@ -34,6 +34,7 @@ OPTIONAL_ROOMS: Mapping[str, tuple[str, ...]] = {
     "cyclopts": ("atone.cli",),
     "fastapi": ("atone.integrations.fastapi",),
     "faststream": ("atone.integrations.faststream",),
+    "httpx": ("atone.integrations.httpx",),
     "jinja2": ("atone.dashboard",),
     "nats": ("atone.brokers.nats",),
     "opentelemetry": ("atone.integrations.opentelemetry",),

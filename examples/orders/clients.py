@@ -8,8 +8,8 @@ Decides nothing else: no retry, no state. Called by `saga`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict
+from typing import Any, TypeAlias, TypeVar
 
 import httpx
 import msgspec
@@ -19,17 +19,12 @@ from examples.orders.domain import Line, Payment, Reservation, Shipment
 
 T = TypeVar("T")
 
+# Who asks, as `call_headers` names it: the key of this operation, the saga that it belongs to, the trace.
+Caller: TypeAlias = Mapping[str, str]
+
 
 class NoDefiniteAnswer(Exception):
     """The participant answered, but neither yes nor no; whether it happened is unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks: the key of this operation, and the saga it belongs to (for the participant's records only)."""
-
-    key: str
-    saga_id: str
 
 
 class _Participant:
@@ -37,8 +32,7 @@ class _Participant:
         self._http, self._url = http, url
 
     async def _ask(self, path: str, body: Mapping[str, object], caller: Caller, answer: type[T]) -> T:
-        headers = {"Idempotency-Key": caller.key, "Saga-Id": caller.saga_id}
-        response = await self._http.post(self._url + path, json=body, headers=headers)
+        response = await self._http.post(self._url + path, json=body, headers=caller)
         if response.is_success:
             return msgspec.json.decode(response.content, type=answer)
         if response.status_code in {402, 409} and "rejected" in (said := response.json()):

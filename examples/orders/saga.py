@@ -7,10 +7,9 @@ wait for delayed calls before it compensates. Run by `run_orders`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from atone import CannotTell, Context, Landed, NotLanded, Retry, Saga, Tried, pivot, retriable, step
-from examples.orders.clients import Caller, Inventory, Payments, Shipping
+from atone.integrations.httpx import call_headers
+from examples.orders.clients import Inventory, Payments, Shipping
 from examples.orders.domain import Order, Payment, Reservation, Shipment
 
 # Short, because the demo's participants answer again within seconds; a shop would wait longer.
@@ -26,21 +25,21 @@ class PlaceOrder(Saga[Order], version=1):
 
     @step(retry=_A_FEW, timeout=3, barrier=True)
     async def reserve_inventory(self, ctx: Context[Order]) -> Reservation:
-        return await self.inventory.reserve(ctx.input.id, ctx.input.lines, _caller(ctx))
+        return await self.inventory.reserve(ctx.input.id, ctx.input.lines, call_headers(ctx))
 
     @reserve_inventory.compensation(retry=_MANY, timeout=3)
     async def release_inventory(self, ctx: Context[Order], tried: Tried[Reservation]) -> None:
-        await self.inventory.release(tried.idempotency_key, _caller(ctx))
+        await self.inventory.release(tried.idempotency_key, call_headers(ctx, tried))
 
     # Asked beside inventory, not after it: the customer waits for the slower of the two only.
     @step(retry=_A_FEW, timeout=3, barrier=True, after=())
     async def process_payment(self, ctx: Context[Order]) -> Payment:
         order = ctx.input
-        return await self.payments.charge(order.id, order.card, order.total_cents, _caller(ctx))
+        return await self.payments.charge(order.id, order.card, order.total_cents, call_headers(ctx))
 
     @process_payment.compensation(retry=_MANY, timeout=3)
     async def refund_payment(self, ctx: Context[Order], tried: Tried[Payment]) -> None:
-        await self.payments.refund(tried.idempotency_key, _caller(ctx))
+        await self.payments.refund(tried.idempotency_key, call_headers(ctx, tried))
 
     @process_payment.probe
     async def find_payment(
@@ -51,12 +50,8 @@ class PlaceOrder(Saga[Order], version=1):
 
     @pivot(reserve_inventory, process_payment, retry=_MANY, timeout=3)
     async def create_shipment(self, ctx: Context[Order], reservation: Reservation, payment: Payment) -> Shipment:
-        return await self.shipping.create(ctx.input.id, reservation, payment, _caller(ctx))
+        return await self.shipping.create(ctx.input.id, reservation, payment, call_headers(ctx))
 
     @retriable(create_shipment, retry=_MANY, timeout=3)
     async def send_confirmation(self, ctx: Context[Order], shipment: Shipment) -> None:
-        await self.shipping.confirm(ctx.input.id, shipment, ctx.input.customer, _caller(ctx))
-
-
-def _caller(ctx: Context[Any]) -> Caller:
-    return Caller(key=ctx.idempotency_key, saga_id=ctx.saga_id)
+        await self.shipping.confirm(ctx.input.id, shipment, ctx.input.customer, call_headers(ctx))

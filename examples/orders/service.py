@@ -24,6 +24,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from atone.errors import MessageError
+from atone.integrations.fastapi import saga_call
 from examples.orders.children import when_stdin_closes
 from examples.orders.faults import CuttableProtocol, Faults, Rates
 from examples.orders.participant import Call, KeyReused, Participant, Reply, Undo
@@ -109,9 +111,7 @@ def _counts_endpoint(participant: Participant, faults: Faults) -> Endpoint:
 
 
 async def _read(request: Request, form: type[F]) -> tuple[Call, F]:
-    key = request.headers.get("idempotency-key", "")
-    if not key:
-        raise BadRequest("the Idempotency-Key header is missing")
+    caller = await saga_call(request)
     body = b""
     async for piece in request.stream():
         body += piece
@@ -124,9 +124,9 @@ async def _read(request: Request, form: type[F]) -> tuple[Call, F]:
     # Encoded anew, so that white space and the order of the fields make no other request of it.
     call = Call(
         operation=request.url.path,
-        key=key,
+        key=caller.idempotency_key,
         request=msgspec.json.encode(wanted),
-        saga_id=request.headers.get("saga-id", ""),
+        saga_id=caller.saga_id or "",
     )
     return call, wanted
 
@@ -136,7 +136,7 @@ def _say(status: int) -> Callable[[Request, Exception], Response]:
 
 
 # Nobody hears the last one: the caller went before it had said what it wanted.
-_ERRORS = {KeyReused: _say(422), BadRequest: _say(400), ClientDisconnect: _say(400)}
+_ERRORS = {MessageError: _say(400), KeyReused: _say(422), BadRequest: _say(400), ClientDisconnect: _say(400)}
 
 
 def _response(reply: Reply) -> Response:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -32,7 +33,9 @@ class Service:
 
     async def post(self, path: str, key: str, body: object) -> httpx.Response:
         """POST the body under an idempotency key."""
-        return await self.http.post(path, json=body, headers={"Idempotency-Key": key, "Saga-Id": "order-1"})
+        return await self.http.post(
+            path, json=body, headers={"Idempotency-Key": quote(key), "Atone-Saga-Id": "order-1"}
+        )
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Read from the database as it is on disk."""
