@@ -170,9 +170,15 @@ class Outbox(Protocol):
         """Forget what is published, set aside what is refused (with why), and claim what waits; in one call.
 
         Claimed are at most `limit` messages, oldest first, for `lease_seconds`; of one key all earlier ones are gone,
-        or come before it in the same answer. What another relay has claimed is left out together with all that follows
-        with the same key, until its time is over. Rows are claimed by what is written in them, never by a number that
-        was seen last: what commits late is found all the same. Claims of mine that I name neither as published nor as
-        refused stay mine until their time is over, or until I call with a new `relay` name.
+        or come before it in the same answer. What is claimed is left out until its time is over, together with all
+        that follows with the same key. Rows are claimed by what is written in them, never by a number that was seen
+        last: what commits late is found all the same.
+
+        `relay` names the call rather than the caller. Who had no answer calls again under the same name, and is given
+        what it has claimed; with each new name, what I have claimed before and name neither as published nor as refused
+        stays claimed, and comes again when its time is over.
+
+        A `ref` is never used again, and naming one that is gone is harmless. What is set aside holds up nothing: its
+        key goes on without it.
         """
         ...

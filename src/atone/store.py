@@ -1,6 +1,6 @@
 """The store port: where journals live. A store never interprets a saga; it keeps rows, versions and leases.
 
-At most eight methods and an async context; `atone.testing.contracts` holds the suite that defines them, and memory,
+Eight methods and an async context; `atone.testing.contracts` holds the suite that defines them, and memory,
 SQLite and PostgreSQL pass the same one. All times are epoch seconds by the store's own clock. Errors:
 `StoreUnavailable` means that the outcome is unknown, so send the same call again; `WorkerDead` means that nothing was
 written. Called by the runtime, by `Orchestrator` for look-ups, and by the command line.
@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
-from atone.broker import Message
+from atone.broker import Message, Outbox
 
 FINAL_STATUSES = frozenset({"completed", "compensated", "failed"})
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
@@ -45,7 +45,7 @@ class Turn(NamedTuple):
 
     `key` is the saga's internal id (16 bytes). `commit_id` (16 bytes) is new for each turn and the same when the turn
     is sent again. `entries` is a JSON array. `birth` is set for version 1 only, and then `hot` is too. `messages` go
-    into the outbox with the row, in this order.
+    into the outbox with the row, in this order: only with a turn that is APPLIED, and once however often it is sent.
     """
 
     key: bytes
@@ -62,7 +62,8 @@ class TurnResult(StrEnum):
 
     APPLIED: it is durable (now, or by an earlier send with the same commit id). CONFLICT: another row has that version.
     NOT_MINE: the saga belongs to somebody else. TAKEN: a saga with this tenant, name and id exists already.
-    REFUSED: the row itself can't be stored; the rest of the batch is not affected. Only APPLIED has written anything.
+    REFUSED: the row or a message of it can't be stored; the rest of the batch is not affected. Only APPLIED has written
+    anything.
     """
 
     APPLIED = "applied"
@@ -212,8 +213,41 @@ class Counting(Protocol):
         ...
 
 
-class Store(Protocol):
-    """What the runtime needs of a place that remembers.
+class Outstanding(NamedTuple):
+    """What an outbox holds: how many messages wait, since when the oldest does, and how many were set aside.
+
+    `oldest_at` and `now` are the store's time; the first is None if nothing waits.
+    """
+
+    waiting: int
+    oldest_at: float | None
+    refused: int
+    now: float
+
+
+class SetAside(NamedTuple):
+    """A message that no broker takes: why, and when it was set aside."""
+
+    message: Message
+    why: str
+    at: float
+
+
+@runtime_checkable
+class Posting(Protocol):
+    """A store that can also tell what its outbox holds: for gauges and for people, so no part of the port."""
+
+    async def outstanding(self) -> Outstanding:
+        """Count what waits to be published and what was set aside."""
+        ...
+
+    async def set_aside(self, *, limit: int = 100) -> Sequence[SetAside]:
+        """Return what was set aside, oldest first."""
+        ...
+
+
+class Store(Outbox, Protocol):
+    """What the runtime needs of a place that remembers; `relay`, the eighth method, is `atone.broker.Outbox`.
 
     Entering opens it and migrates its schema; leaving closes it. All methods may raise `StoreUnavailable`,
     and `StoreClosed` when the store is not open.

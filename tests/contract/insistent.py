@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
+from atone.broker import Relayed
 from atone.errors import StoreUnavailable, WorkerDead
 from atone.store import (
     NO_LIMITS,
@@ -128,3 +129,9 @@ class InsistentStore(Through):
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return (await self._until_definite(lambda: self.inner.find(query)))[0]
+
+    async def relay(
+        self, relay: str, *, published: Collection[int], refused: Mapping[int, str], limit: int, lease_seconds: float
+    ) -> Relayed:
+        named = {"published": published, "refused": refused, "limit": limit, "lease_seconds": lease_seconds}
+        return (await self._until_definite(lambda: self.inner.relay(relay, **named)))[0]

@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from atone.broker import Relayed
 from atone.errors import StoreUnavailable
 from atone.store import (
     NO_LIMITS,
@@ -193,6 +194,12 @@ class FaultyStore(Through):
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._through("find", lambda: self.inner.find(query))
+
+    async def relay(
+        self, relay: str, *, published: Collection[int], refused: Mapping[int, str], limit: int, lease_seconds: float
+    ) -> Relayed:
+        named = {"published": published, "refused": refused, "limit": limit, "lease_seconds": lease_seconds}
+        return await self._through("relay", lambda: self.inner.relay(relay, **named))
 
     async def _through(self, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
         if self.unplugged:

@@ -50,8 +50,12 @@ CREATE TRIGGER storm AFTER INSERT ON journal EXECUTE FUNCTION storm();
 CREATE TRIGGER storm AFTER INSERT ON requests EXECUTE FUNCTION storm();
 CREATE TRIGGER storm AFTER INSERT OR UPDATE OR DELETE ON early_events EXECUTE FUNCTION storm();
 CREATE TRIGGER storm AFTER INSERT ON dead_letters EXECUTE FUNCTION storm();
+CREATE TRIGGER storm AFTER INSERT OR UPDATE OR DELETE ON outbox EXECUTE FUNCTION storm();
+CREATE TRIGGER storm AFTER INSERT ON set_aside EXECUTE FUNCTION storm();
 """
-_EMPTY = "TRUNCATE workers, definitions, sagas, journal, requests, early_events, dead_letters RESTART IDENTITY"
+_EMPTY = """
+TRUNCATE workers, definitions, sagas, journal, requests, early_events, dead_letters, outbox, set_aside RESTART IDENTITY
+"""
 
 
 def run_aside(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -13,10 +13,12 @@ from typing import Any
 
 from atone.errors import StoreError, WorkerDead
 from atone.store import Turn, TurnResult
+from atone.stores._messages import is_too_large, message_bytes
 from atone.stores._postgres_definitions import learn_number
 from atone.stores._postgres_early import take_early_events
 from atone.stores._postgres_errors import is_birth_elsewhere, is_conflict, is_data_error
 from atone.stores._postgres_line import Session
+from atone.stores._postgres_outbox import columns_of_messages, with_messages
 from atone.stores._postgres_place import Place
 
 # Above this a statement's arrays would cost more memory, here and there, than they save round trips.
@@ -130,6 +132,10 @@ async def commit(
 def _is_plain(turns: Sequence[Turn], row_bytes_max: int) -> bool:
     """Tell whether the turns may go as one statement: of different sagas, and not too large."""
     sizes = [len(turn.entries) for turn in turns]
+    if any(turn.messages for turn in turns):
+        if any(is_too_large(turn, row_bytes_max) for turn in turns):
+            return False
+        sizes = [_bytes_of(turn) for turn in turns]
     if max(sizes, default=0) > row_bytes_max or sum(sizes) > _BATCH_BYTES_MAX:
         return False
     return len({turn.key for turn in turns}) == len(turns)
@@ -141,17 +147,22 @@ def _portions(turns: Sequence[Turn], row_bytes_max: int, results: list[TurnResul
     keys: set[bytes] = set()
     size = 0
     for at, turn in enumerate(turns):
-        if len(turn.entries) > row_bytes_max:
+        if is_too_large(turn, row_bytes_max):
             results[at] = TurnResult.REFUSED
             continue
-        if turn.key in keys or (some and size + len(turn.entries) > _BATCH_BYTES_MAX):
+        more = _bytes_of(turn)
+        if turn.key in keys or (some and size + more > _BATCH_BYTES_MAX):
             yield some
             some, size = [], 0
             keys.clear()
         some.append(at)
         keys.add(turn.key)
-        size += len(turn.entries)
+        size += more
     yield some
+
+
+def _bytes_of(turn: Turn) -> int:
+    return len(turn.entries) + sum(map(message_bytes, turn.messages))
 
 
 class Batch:
@@ -240,12 +251,15 @@ class Batch:
         """Send the statement; return the turns that it found unfit and did not write."""
         births = [turn for turn in turns if turn.birth is not None]
         others = [turn for turn in turns if turn.birth is None] if births else turns
+        statement = _BEAR if self._worker is None else _WRITE
+        posting = [turn for turn in turns if turn.messages]
         row = await self._session.row(
-            self._place.sql(_BEAR if self._worker is None else _WRITE),
+            self._place.sql(with_messages(statement) if posting else statement),
             self._worker,
             *await self._columns_of_births(births),
             *_columns_of_others(others),
             str(self._lock_ms),
+            *columns_of_messages(posting),
         )
         if not row["alive"]:
             raise dead(str(self._worker))

@@ -7,10 +7,15 @@ adapter's `start`, on the caller's connection.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from atone._connections.face import Face, Values
+from atone.broker import Message
 from atone.store import Turn, TurnResult
+from atone.stores._messages import words_of
 from atone.stores._postgres_early import TAKE_EARLY
 from atone.stores._postgres_errors import code_of, is_data_error
+from atone.stores._postgres_outbox import POST, values_of
 from atone.stores._postgres_place import Place
 
 _NO_TRANSACTION = "25P01"
@@ -51,7 +56,8 @@ def is_storable(turn: Turn) -> bool:
     """Tell whether a first turn says all that it has to, in text that PostgreSQL takes; drivers differ on the rest."""
     if turn.birth is None or turn.hot is None or turn.version != 1:
         return False
-    text = "".join(word for word in (*turn.birth, turn.hot.status) if isinstance(word, str))
+    words = [word for word in (*turn.birth, turn.hot.status) if isinstance(word, str)]
+    text = "".join([*words, *(word for message in turn.messages for word in words_of(message))])
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -85,7 +91,7 @@ async def start(turn: Turn, foreign: Face, place: Place, identity: str, definiti
         "entries": turn.entries,
     }
     try:
-        result = await _insert(foreign, place, identity, values)
+        result = await _insert(foreign, place, identity, values, turn.messages)
     except BaseException as error:
         if not isinstance(error, TypeError) and code_of(error) is None:
             raise  # the connection is gone, and its transaction with it
@@ -98,10 +104,14 @@ async def start(turn: Turn, foreign: Face, place: Place, identity: str, definiti
     return result
 
 
-async def _insert(foreign: Face, place: Place, identity: str, values: Values) -> TurnResult:
+async def _insert(
+    foreign: Face, place: Place, identity: str, values: Values, messages: Sequence[Message]
+) -> TurnResult:
     await _check_place(foreign, place, identity)
     ((written, early),) = await foreign.run(place.sql(_INSERT), values)
     if written:
+        for message in messages:
+            await foreign.run(place.sql(POST), values_of(message))
         if early:
             await foreign.run(place.sql(_TAKE_EARLY), values)
         return TurnResult.APPLIED

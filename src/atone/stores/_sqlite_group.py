@@ -17,6 +17,7 @@ from atone.errors import WorkerDead
 from atone.store import Turn, TurnResult
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import DATA_ERRORS
+from atone.stores._sqlite_outbox import POST, posted_rows
 from atone.stores._sqlite_thread import Job
 from atone.stores._sqlite_turn import APPEND, BEAR, SEEN, SHOW, born_row, definition_of, take_early_events, write_turn
 
@@ -127,6 +128,7 @@ class _Rows(NamedTuple):
     more: list[tuple[Any, ...]]
     shown: list[tuple[Any, ...]]
     seen: list[tuple[bytes]]
+    posted: list[tuple[Any, ...]]
 
 
 def _write_together(connection: Connection, commits: Sequence[Commit], now: float) -> None:
@@ -137,7 +139,7 @@ def _write_together(connection: Connection, commits: Sequence[Commit], now: floa
     """
     if not commits:
         return
-    rows = _Rows([], [], [], [], [])
+    rows = _Rows([], [], [], [], [], [])
     definitions: dict[tuple[str, int, str], int] = {}
     for job in commits:
         asked = {key for (key,) in connection.execute(_ASKED, (job.worker,))}
@@ -148,7 +150,7 @@ def _write_together(connection: Connection, commits: Sequence[Commit], now: floa
     if len(set(keys)) != len(keys):  # one turn may depend on what another one changes
         raise _Misfit
     before = connection.total_changes()
-    for statement, values in zip((BEAR, APPEND, _APPEND_MINE, SHOW, SEEN), rows, strict=True):
+    for statement, values in zip((BEAR, APPEND, _APPEND_MINE, SHOW, SEEN, POST), rows, strict=True):
         if values:
             connection.executemany(statement, values)
     if connection.total_changes() - before != sum(map(len, rows)):
@@ -167,7 +169,9 @@ def _collect(
     asked: set[Any],
     definitions: dict[tuple[str, int, str], int],
 ) -> None:
-    key, version, commit_id, entries, hot, birth = turn
+    key, version, commit_id, entries, hot, birth, messages = turn
+    if messages:
+        rows.posted.extend(posted_rows(turn, now))
     if birth is not None:
         definition = (birth.name, birth.definition_version, birth.plan_hash)
         if definition not in definitions:

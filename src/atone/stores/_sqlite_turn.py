@@ -11,6 +11,7 @@ from typing import Any
 from atone.store import Birth, Turn, TurnResult
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import DATA_ERRORS
+from atone.stores._sqlite_outbox import POST, posted_rows
 
 APPEND = "INSERT INTO journal (saga, version, at, commit_id, entries) VALUES (?, ?, ?, ?, ?)"
 BEAR = """
@@ -58,6 +59,7 @@ def _judge(connection: Connection, worker: str | None, turn: Turn, now: float) -
     if turn.version != newest_version(connection, turn.key) + 1:
         return TurnResult.CONFLICT
     connection.execute(APPEND, (turn.key, turn.version, now, turn.commit_id, turn.entries))
+    connection.executemany(POST, posted_rows(turn, now))
     if turn.hot is not None:
         shown = (turn.hot.status, worker if turn.hot.owned else None, turn.hot.wake_at, turn.key)
         connection.execute(SHOW, shown)
@@ -74,6 +76,7 @@ def _bear(connection: Connection, worker: str | None, turn: Turn, birth: Birth, 
     definition = definition_of(connection, (birth.name, birth.definition_version, birth.plan_hash))
     connection.execute(BEAR, born_row(turn, definition, worker, now))
     connection.execute(APPEND, (turn.key, turn.version, now, turn.commit_id, turn.entries))
+    connection.executemany(POST, posted_rows(turn, now))
     take_early_events(connection, turn, now)
     return TurnResult.APPLIED
 

@@ -15,6 +15,7 @@ from itertools import count, islice
 from types import TracebackType
 from typing import Self
 
+from atone.broker import Relayed
 from atone.errors import StoreError, VolatileStore, WorkerDead
 from atone.store import (
     FINAL_STATUSES,
@@ -27,13 +28,17 @@ from atone.store import (
     Delivery,
     Lease,
     Loaded,
+    Outstanding,
     Query,
     Row,
+    SetAside,
     StoredPlan,
     Summary,
     Turn,
     TurnResult,
 )
+from atone.stores._memory_outbox import MemoryOutbox
+from atone.stores._messages import is_too_large
 
 _Identity = tuple[str, str, str]
 _Definition = tuple[str, int, str]
@@ -96,6 +101,7 @@ class MemoryStore:
         self._keys: dict[_Identity, bytes] = {}
         self._early: dict[tuple[_Identity, str], _Early] = {}
         self._dead_letters: list[Delivery] = []
+        self._outbox = MemoryOutbox()
         self._claims = count()
         self._entered = False
 
@@ -188,6 +194,24 @@ class MemoryStore:
             fitting = (one for one in map(self._summary, keys) if _fits(one, query))
             return list(islice(fitting, query.limit))
 
+    async def relay(
+        self, relay: str, *, published: Collection[int], refused: Mapping[int, str], limit: int, lease_seconds: float
+    ) -> Relayed:
+        with self._lock:
+            now = self._clock()
+            self._outbox.settle(published, refused, now)
+            return self._outbox.claim(relay, limit, now, now + lease_seconds)
+
+    async def outstanding(self) -> Outstanding:
+        """Count what waits to be published and what was set aside."""
+        with self._lock:
+            return self._outbox.outstanding(self._clock())
+
+    async def set_aside(self, *, limit: int = 100) -> Sequence[SetAside]:
+        """Return what was set aside, oldest first."""
+        with self._lock:
+            return self._outbox.set_aside[:limit]
+
     async def census(self) -> Census:
         """Count the unfinished sagas by name and status."""
         with self._lock:
@@ -208,7 +232,7 @@ class MemoryStore:
         saga = self._sagas.get(turn.key)
         if saga is not None and self._stands(saga, turn):
             return TurnResult.APPLIED
-        if len(turn.entries) > self._row_bytes_max:
+        if is_too_large(turn, self._row_bytes_max):
             return TurnResult.REFUSED
         if turn.birth is not None:
             return self._insert(worker, turn, turn.birth, now)
@@ -217,6 +241,7 @@ class MemoryStore:
         if turn.version != len(saga.rows) + 1:
             return TurnResult.CONFLICT
         saga.rows.append(Row(turn.version, now, turn.commit_id, turn.entries))
+        self._outbox.post(turn.messages, now)
         saga.asked = False
         if turn.hot is not None:
             saga.status, saga.wake_at = turn.hot.status, turn.hot.wake_at
@@ -237,6 +262,7 @@ class MemoryStore:
         saga.rows.append(Row(turn.version, now, turn.commit_id, turn.entries))
         self._keys[identity] = turn.key
         self._sagas[turn.key] = saga
+        self._outbox.post(turn.messages, now)
         for early in [early for (whose, _), early in self._early.items() if whose == identity]:
             if early.expires_at > now:
                 _ask(saga, early.delivery, now)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import asyncpg
 
+from atone.broker import Relayed
 from atone.errors import StoreClosed, StoreError
 from atone.store import (
     NO_LIMITS,
@@ -25,14 +26,24 @@ from atone.store import (
     Hint,
     Lease,
     Loaded,
+    Outstanding,
     Query,
+    SetAside,
     StoredPlan,
     Summary,
     Turn,
     TurnResult,
 )
-from atone.stores import _postgres_claim, _postgres_read, _postgres_requests, _postgres_schema, _postgres_start
+from atone.stores import (
+    _postgres_claim,
+    _postgres_outbox,
+    _postgres_read,
+    _postgres_requests,
+    _postgres_schema,
+    _postgres_start,
+)
 from atone.stores._address import place_of, split_address
+from atone.stores._messages import is_too_large
 from atone.stores._postgres_commit import commit
 from atone.stores._postgres_definitions import learn_number
 from atone.stores._postgres_errors import of_caller, translated, unreached
@@ -171,7 +182,7 @@ class PostgresStore:
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
         joined = foreign(connection)
-        if len(turn.entries) > self._row_bytes_max or not _postgres_start.is_storable(turn):
+        if is_too_large(turn, self._row_bytes_max) or not _postgres_start.is_storable(turn):
             return TurnResult.REFUSED
         assert turn.birth is not None, "it is storable"
         definition = (turn.birth.name, turn.birth.definition_version, turn.birth.plan_hash)
@@ -218,6 +229,20 @@ class PostgresStore:
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._open.others.do(lambda session: _postgres_read.find(session, self._place, query))
+
+    async def relay(
+        self, relay: str, *, published: Collection[int], refused: Mapping[int, str], limit: int, lease_seconds: float
+    ) -> Relayed:
+        wish = _postgres_outbox.Wish(relay, published, refused, limit, lease_seconds)
+        return await self._open.others.do(lambda session: _postgres_outbox.relay(session, self._place, wish))
+
+    async def outstanding(self) -> Outstanding:
+        """Count what waits to be published and what was set aside."""
+        return await self._open.others.do(lambda session: _postgres_outbox.count(session, self._place))
+
+    async def set_aside(self, *, limit: int = 100) -> Sequence[SetAside]:
+        """Return what was set aside, oldest first."""
+        return await self._open.others.do(lambda session: _postgres_outbox.set_aside(session, self._place, limit))
 
     async def census(self) -> Census:
         """Count the unfinished sagas by name and status."""

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import apsw
 
+from atone.broker import Relayed
 from atone.errors import StoreError
 from atone.store import (
     NO_LIMITS,
@@ -24,13 +25,16 @@ from atone.store import (
     Delivery,
     Lease,
     Loaded,
+    Outstanding,
     Query,
+    SetAside,
     StoredPlan,
     Summary,
     Turn,
     TurnResult,
 )
-from atone.stores import _sqlite_claim, _sqlite_read, _sqlite_requests, _sqlite_start
+from atone.stores import _sqlite_claim, _sqlite_outbox, _sqlite_read, _sqlite_requests, _sqlite_start
+from atone.stores._messages import is_too_large
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_file import open_file
 from atone.stores._sqlite_group import Change, Commit, write_group
@@ -100,7 +104,7 @@ class SqliteStore:
         return await self._writer.do(Commit(worker, turns))
 
     async def start(self, turn: Turn, *, connection: object) -> TurnResult:
-        if len(turn.entries) > self._row_bytes_max:
+        if is_too_large(turn, self._row_bytes_max):
             return TurnResult.REFUSED
         return _sqlite_start.start(turn, connection, self._path, self._clock())
 
@@ -129,6 +133,23 @@ class SqliteStore:
 
     async def find(self, query: Query) -> Sequence[Summary]:
         return await self._reader.do(Look(lambda connection: _sqlite_read.find(connection, query)))
+
+    async def relay(
+        self, relay: str, *, published: Collection[int], refused: Mapping[int, str], limit: int, lease_seconds: float
+    ) -> Relayed:
+        # An idle relay asks often: that needs neither the writer nor the file's lock.
+        if not published and not refused and await self._reader.do(Look(_sqlite_outbox.is_empty)):
+            return Relayed((), self._clock())
+        wish = _sqlite_outbox.Wish(relay, published, refused, limit, lease_seconds)
+        return await self._writer.do(Change(lambda connection, now: _sqlite_outbox.relay(connection, now, wish)))
+
+    async def outstanding(self) -> Outstanding:
+        """Count what waits to be published and what was set aside."""
+        return await self._reader.do(Look(lambda connection: _sqlite_outbox.count(connection, self._clock())))
+
+    async def set_aside(self, *, limit: int = 100) -> Sequence[SetAside]:
+        """Return what was set aside, oldest first."""
+        return await self._reader.do(Look(lambda connection: _sqlite_outbox.set_aside(connection, limit)))
 
     async def census(self) -> Census:
         """Count the unfinished sagas by name and status."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from atone.broker import Relayed
 from atone.store import (
     NO_LIMITS,
     Census,
@@ -21,7 +22,10 @@ from atone.store import (
     Hinting,
     Lease,
     Loaded,
+    Outstanding,
+    Posting,
     Query,
+    SetAside,
     Store,
     StoredPlan,
     Summary,
@@ -31,11 +35,13 @@ from atone.store import (
 
 
 class Through:
-    """The port, around `inner`; `on_hint` and `census` are there if `inner` has them."""
+    """The port, around `inner`; `on_hint`, `census`, `outstanding` and `set_aside` are there if `inner` has them."""
 
     # Set on the object and not in the class, so that whoever asks finds them only where they are.
     on_hint: Callable[[Callable[[Hint], None]], None]
     census: Callable[[], Awaitable[Census]]
+    outstanding: Callable[[], Awaitable[Outstanding]]
+    set_aside: Callable[..., Awaitable[Sequence[SetAside]]]
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
@@ -43,6 +49,8 @@ class Through:
             self.on_hint = inner.on_hint
         if isinstance(inner, Counting):
             self.census = inner.census
+        if isinstance(inner, Posting):
+            self.outstanding, self.set_aside = inner.outstanding, inner.set_aside
 
     async def __aenter__(self) -> Self:
         await self.inner.__aenter__()
@@ -91,3 +99,11 @@ class Through:
     async def find(self, query: Query) -> Sequence[Summary]:
         """See `Store`."""
         return await self.inner.find(query)
+
+    async def relay(
+        self, relay: str, *, published: Collection[int], refused: Mapping[int, str], limit: int, lease_seconds: float
+    ) -> Relayed:
+        """See `Store`."""
+        return await self.inner.relay(
+            relay, published=published, refused=refused, limit=limit, lease_seconds=lease_seconds
+        )

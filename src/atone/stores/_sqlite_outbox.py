@@ -1,0 +1,89 @@
+"""The outbox on SQLite: messages are written with their turns, claimed by relays, and forgotten once published.
+
+Owns who may be given what: of each key the oldest ones, and nothing behind what is claimed. It must not read a body.
+Called by the adapter: what writes in the writer thread, what looks in the reader thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from atone.broker import Message, Outgoing, Relayed
+from atone.store import Outstanding, SetAside, Turn
+from atone.stores._messages import headers_of_text, headers_to_text
+from atone.stores._sqlite_connection import Connection
+
+POST = "INSERT INTO outbox (id, topic, key, body, headers, at) VALUES (?, ?, ?, ?, ?, ?)"
+
+_FORGET = "DELETE FROM outbox WHERE ref = ?"
+_SET_ASIDE = """
+    INSERT INTO set_aside (ref, id, topic, key, body, headers, at, why, set_aside_at)
+    SELECT ref, id, topic, key, body, headers, at, ?2, ?3 FROM outbox WHERE ref = ?1
+"""
+# The head of a key is the oldest message of it; while that one is claimed, the whole key is. What follows a head comes
+# along in order; whatever the limit cuts off is the end of a key.
+_CLAIMABLE = """
+    WITH heads AS MATERIALIZED (
+        SELECT ref, key FROM outbox AS o
+         WHERE (claimed_until <= ?1 OR claimed_by = ?3)
+           AND NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.key = o.key AND e.ref < o.ref)
+         ORDER BY ref LIMIT ?2
+    )
+    SELECT o.ref, o.id, o.topic, o.key, o.body, o.headers, o.at
+      FROM heads AS h CROSS JOIN outbox AS o ON o.key = h.key
+     ORDER BY o.ref LIMIT ?2
+"""
+_CLAIM = "UPDATE outbox SET claimed_by = ?, claimed_until = ? WHERE ref = ?"
+_IS_ANY = "SELECT EXISTS (SELECT 1 FROM outbox)"
+_COUNT = "SELECT count(*), min(at), (SELECT count(*) FROM set_aside) FROM outbox"
+_ASIDE = "SELECT id, topic, key, body, headers, why, set_aside_at FROM set_aside ORDER BY ref LIMIT ?"
+
+
+class Wish(NamedTuple):
+    """What a relay tells and asks for."""
+
+    relay: str
+    published: Collection[int]
+    refused: Mapping[int, str]
+    limit: int
+    lease_seconds: float
+
+
+def posted_rows(turn: Turn, now: float) -> list[tuple[Any, ...]]:
+    """Return the values of a turn's messages, for `POST`."""
+    return [
+        (one.id, one.topic, one.key, one.body, headers_to_text(one.headers), now) for one in turn.messages
+    ]  # fmt: skip
+
+
+def relay(connection: Connection, now: float, wish: Wish) -> Relayed:
+    """Forget and set aside what a relay tells of, and hand out what nobody has in hand."""
+    connection.executemany(_SET_ASIDE, [(ref, why, now) for ref, why in wish.refused.items()])
+    connection.executemany(_FORGET, [(ref,) for ref in (*wish.published, *wish.refused)])
+    rows = connection.execute(_CLAIMABLE, (now, wish.limit, wish.relay)).fetchall()
+    until = now + wish.lease_seconds
+    connection.executemany(_CLAIM, [(wish.relay, until, row[0]) for row in rows])
+    return Relayed(tuple(Outgoing(ref, _message(some), at) for ref, *some, at in rows), now)
+
+
+def is_empty(connection: Connection) -> bool:
+    """Tell whether nothing waits."""
+    return not connection.execute(_IS_ANY).get
+
+
+def count(connection: Connection, now: float) -> Outstanding:
+    """Count what waits and what was set aside."""
+    waiting, oldest_at, refused = connection.execute(_COUNT).fetchone() or (0, None, 0)
+    return Outstanding(waiting, oldest_at, refused, now)
+
+
+def set_aside(connection: Connection, limit: int) -> Sequence[SetAside]:
+    """Read what was set aside."""
+    rows = connection.execute(_ASIDE, (limit,)).fetchall()
+    return [SetAside(_message(some), why, at) for *some, why, at in rows]
+
+
+def _message(row: Sequence[Any]) -> Message:
+    message_id, topic, key, body, headers = row
+    return Message(message_id, topic, key, body, headers_of_text(headers))
