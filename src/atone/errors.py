@@ -170,6 +170,12 @@ class ArgumentsDiffer(AtoneError):
     code = "arguments_differ"
 
 
+class OutcomeUnknown(AtoneError):
+    """An action that may be called at most once was begun, and nobody knows what came of it."""
+
+    code = "outcome_unknown"
+
+
 class Reject(Exception):
     """Raise in a step: refused for good, surely without effect; what was done before is undone.
 
@@ -188,3 +194,9 @@ class RetryAfter(Exception):
         super().__init__(seconds, reason)
         self.seconds = seconds
         self.reason = reason
+
+
+class InProgress(AtoneError, RetryAfter):
+    """Somebody else works under this key at the moment. Nothing was done; ask again after `seconds`."""
+
+    code = "in_progress"

@@ -44,17 +44,27 @@ class Database:
         if hasattr(transaction, "__aenter__"):
             async with transaction as connection:
                 return await work(connection)
-        if not hasattr(transaction, "__enter__"):
-            raise DefinitionError(f"{_KINDS} What was given returns a {type(transaction).__qualname__}.")
+        _check_sync(transaction)
         if self._threads is None:
             self._threads = DaemonThreads(self._threads_max, "atone-participant")
         return await asyncio.get_running_loop().run_in_executor(self._threads, _in_thread, transaction, work)
+
+    def run_here(self, work: Work[T]) -> T:
+        """Do the same in this thread, with a synchronous connection, for callers without an event loop."""
+        transaction = self._begin()
+        _check_sync(transaction)
+        return _in_thread(transaction, work)
 
     def close(self) -> None:
         """Let the threads end, if there are any."""
         if self._threads is not None:
             self._threads.shutdown()
             self._threads = None
+
+
+def _check_sync(transaction: object) -> None:
+    if not hasattr(transaction, "__enter__"):
+        raise DefinitionError(f"{_KINDS} What was given returns a {type(transaction).__qualname__}.")
 
 
 def _in_thread(transaction: AbstractContextManager[Any], work: Work[T]) -> T:
