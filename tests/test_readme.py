@@ -153,6 +153,7 @@ def test_the_promise_stands_word_for_word() -> None:
         "SECURITY.md",
         "docs/command-line.md",
         "docs/fleet.md",
+        "docs/participants.md",
         "docs/telemetry.md",
     ],
 )
