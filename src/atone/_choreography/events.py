@@ -54,7 +54,7 @@ def event(name: str, *, version: int = 1, failure: bool = False) -> Callable[[ty
             )
         if _MARK in vars(cls):
             raise DefinitionError(f"{cls.__name__} is the event {spec_of(cls).name!r} already. Remove one @event.")
-        setattr(cls, _MARK, EventSpec(name, version, failure))
+        setattr(cls, _MARK, EventSpec(name, version, failure, cls.__name__))
         return cls
 
     return mark

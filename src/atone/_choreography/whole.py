@@ -13,6 +13,7 @@ from typing import Any
 from atone._choreography.compiled import HandlerCode, by_name, events_of, handlers_of
 from atone._choreography.events import events_in, is_name, is_whole, spec_of
 from atone._choreography.participant import Participant, name_of
+from atone._core.event_checks import Finding, findings
 from atone._core.event_map import DEFAULT_DEADLINE_SECONDS, EventMap
 from atone._define.check import duration
 from atone._define.values import Seconds
@@ -60,9 +61,23 @@ class Choreography:
             compensates=tuple(spec_of(one).name for one in compensates),
             deadline_seconds=duration(name, "deadline", deadline) or DEFAULT_DEADLINE_SECONDS,
         )
+        if check:
+            self._refuse_findings()
 
     def __repr__(self) -> str:
         return f"<choreography {self.name} version {self.version}>"
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what is wrong with the whole, each with a code and the line to add; nothing if it may run."""
+        return findings(self.event_map)
+
+    def _refuse_findings(self) -> None:
+        found = self.findings()
+        if found:
+            lines = "\n".join(f"  - {one.code}: {one.message}" for one in found)
+            raise DefinitionError(
+                f"{self.name} can't work as declared:\n{lines}\nAdd what is missing, or pass check=False to look at it."
+            )
 
     @cached_property
     def handlers(self) -> Mapping[str, Mapping[str, HandlerCode]]:

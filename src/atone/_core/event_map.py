@@ -23,11 +23,15 @@ DEFAULT_DEADLINE_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class EventSpec:
-    """One event: its name is its topic; `failure` means that what was done before it must be undone."""
+    """One event: its name is its topic; `failure` means that what was done before it must be undone.
+
+    `type_name` is what the code calls it, for messages only.
+    """
 
     name: str
     version: int = 1
     failure: bool = False
+    type_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +159,11 @@ class EventMap:
                 if event.name not in found
                 and event.name not in self.starts
                 and self.makers[event.name]
-                and all(self._is_way_back(one, event.name, found) for one in self.makers[event.name])
+                and all(one.undo_of is not None or found.issuperset(one.listens) for one in self.makers[event.name])
             }
             found |= more
             grown = bool(more)
         return frozenset(found)
-
-    def _is_way_back(self, handler: Handler, event: str, backward: set[str]) -> bool:
-        return handler.undo_of is not None or backward.issuperset(handler.listens)
 
     def of(self, participant: str) -> tuple[Handler, ...]:
         """Return the handlers of one participant, in the order written."""
@@ -186,7 +187,8 @@ class EventMap:
     def map_hash(self) -> str:
         """A digest of names, versions and edges; retries and time-outs of calls may change under sagas in flight."""
         plain = asdict(self) | {
-            "handlers": [{k: v for k, v in asdict(one).items() if k not in _TUNABLE} for one in self.handlers]
+            "events": [(one.name, one.version, one.failure) for one in self.events],
+            "handlers": [{k: v for k, v in asdict(one).items() if k not in _TUNABLE} for one in self.handlers],
         }
         del plain["deadline_seconds"]
         return sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
