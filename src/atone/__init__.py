@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atone._core.retry import Retry
-from atone._core.state import SagaStatus, StepStatus
+from atone._core.state import SagaStatus
 from atone.definition import (
     CannotTell,
     Context,
@@ -18,6 +18,7 @@ from atone.definition import (
     Succeeded,
     Tried,
     Unknown,
+    command,
     delay,
     pivot,
     retriable,
@@ -47,10 +48,10 @@ __all__ = [
     "RetryAfter",
     "Saga",
     "SagaStatus",
-    "StepStatus",
     "Succeeded",
     "Tried",
     "Unknown",
+    "command",
     "delay",
     "pivot",
     "retriable",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from atone._core.retry import Retry
+from atone._define.command import command
 from atone._define.compiled import Definition, StepDefinition, UserCode
 from atone._define.decorate import delay, pivot, retriable, step, wait_for_event
 from atone._define.saga import Saga, outlined
@@ -30,6 +31,7 @@ __all__ = [
     "Tried",
     "Unknown",
     "UserCode",
+    "command",
     "definition_of",
     "delay",
     "pivot",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from atone._core import facts
-from atone._core.commands import AskCondition, Call, Decision
+from atone._core.commands import AskCondition, AskMessage, Call, Decision, Send
 from atone._core.decide import decide
 from atone._core.facts import Fact, Landed, Operation, Problem
 from atone._core.fold import fold
@@ -65,6 +65,14 @@ def event(name: str, seconds: float = 60.0, **options: Any) -> StepPlan:
         "wait_seconds": seconds,
         "has_compensation": False,
     }
+    return step(name, **settled | options)
+
+
+def command(name: str, **options: Any) -> StepPlan:
+    """Plan a command to a participant behind a barrier, and one that undoes it."""
+    settled: dict[str, Any] = {"does": Does.COMMAND, "topic": f"{name}.do", "message_type": name.title()}
+    if "no_compensation" not in options and options.get("has_compensation", True):
+        settled |= {"barrier": True, "compensation_topic": f"{name}.undo"}
     return step(name, **settled | options)
 
 
@@ -159,6 +167,16 @@ class Story:
         """The conditions that the newest decision asks for."""
         return [command.step for command in self.last.commands if isinstance(command, AskCondition)]
 
+    @property
+    def sends(self) -> list[Send]:
+        """The messages that the newest decision sends."""
+        return [command for command in self.last.commands if isinstance(command, Send)]
+
+    @property
+    def wanted(self) -> list[AskMessage]:
+        """The messages that the newest decision asks for."""
+        return [command for command in self.last.commands if isinstance(command, AskMessage)]
+
     def answers(self) -> dict[str, str]:
         """Return what was answered to each request, by its id."""
         return {entry.id: entry.answer for entry in self.entries if type(entry).__name__ == "RequestAnswered"}  # type: ignore[union-attr]
@@ -206,6 +224,46 @@ class Story:
         row: tuple[Entry, ...] = (AttentionRaised(None, why), SagaParked())
         self.rows.append(row)
         self._saga = fold(self.plan, self.saga, row)
+        return self
+
+    def builds(self) -> Story:
+        """Build the messages that the newest decision asks for, and have them sent."""
+        wanted = self.wanted
+        assert wanted, f"no message is asked for: {self.last.commands}"
+        built = tuple(facts.Built(one.step, one.operation, f'"{one.step}"'.encode()) for one in wanted)
+        return self.tells(facts.MessagesBuilt(wanted[0].version, built))
+
+    def fails_to_build(self) -> Story:
+        """Let the code that builds the first message asked for raise."""
+        one = self.wanted[0]
+        return self.tells(facts.MessageFailed(one.version, one.step, one.operation, OOPS))
+
+    def replied(
+        self,
+        name: str,
+        attempt: int | None = None,
+        *,
+        operation: Operation = ACTION,
+        landed: bool = True,
+        **options: Any,
+    ) -> Story:
+        """Let a participant answer: the newest attempt, unless another one is named."""
+        state = self.at(name)
+        newest = state.action.started if operation is ACTION else state.compensation.started
+        said: dict[str, Any] = {"step": name, "operation": operation, "attempt": newest if attempt is None else attempt}
+        payload = {"payload": f'"{name}"'.encode()} if landed and operation is ACTION else {}
+        return self.asked("reply", **said | {"landed": landed} | payload | options)
+
+    def sent_and_done(self, *names: str) -> Story:
+        """Send each command and have it answered."""
+        for name in names:
+            self.builds().replied(name)
+        return self
+
+    def sent_and_undone(self, *names: str) -> Story:
+        """Send the command that undoes each, and have it answered."""
+        for name in names:
+            self.builds().replied(name, operation=COMPENSATION)
         return self
 
     def succeeds(self, *names: str, result: bytes | None = None, operation: Operation = ACTION) -> Story:
@@ -284,6 +342,8 @@ class Story:
         }
         for command in decision.commands:
             if isinstance(command, Call):
+                assert (command.step, command.operation, command.attempt) in intents, f"{command} without an intent"
+            if isinstance(command, Send):
                 assert (command.step, command.operation, command.attempt) in intents, f"{command} without an intent"
 
 

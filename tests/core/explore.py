@@ -24,7 +24,18 @@ from tests.core.world import Choice, Model, Taken, World
 
 ALL_ASKS = ("cancel", "terminate", "retry", "skip", "resolve", "misjudge", "event")
 # How likely each kind of choice is beside the others; ordinary progress is likelier than a fault.
-WEIGHTS = {"arrive": 6, "reply": 8, "wake": 4, "tick": 4, "say": 4, "claim": 6, "late": 3, "ask": 1}
+WEIGHTS = {
+    "arrive": 6,
+    "reply": 8,
+    "wake": 4,
+    "tick": 4,
+    "say": 4,
+    "claim": 6,
+    "late": 3,
+    "ask": 1,
+    "build": 8,
+    "answer": 8,
+}
 SETTLE_MAX = 400
 
 
@@ -107,7 +118,7 @@ def settle(model: Model, world: World, path: Path) -> World:
 
 def _kind_choice(model: Model, world: World) -> Choice | None:
     free = model.choices(world._replace(budget=1))
-    for what in ("claim", "arrive", "reply", "timeout", "say", "wake"):
+    for what in ("claim", "build", "arrive", "answer", "reply", "timeout", "say", "wake"):
         for choice in free:
             if choice[0] == what:
                 return choice

@@ -6,12 +6,13 @@ Called by `explore.py`, for random walks and for exhaustive search alike.
 
 from __future__ import annotations
 
-from atone._core.commands import AskCondition, Call, Decision
+from atone._core.commands import AskCondition, AskMessage, Call, Decision, Send
+from atone._core.facts import Operation
 from atone._core.fold import fold
 from atone._core.journal import AttemptStarted, DirectionDecided, Entry, SagaEnded
 from atone._core.plan import Does, Plan, Role, StepPlan
 from atone._core.state import SagaState, SagaStatus, StepState, StepStatus
-from tests.core.world import COMPENSATION, Model, Participant, Taken, World
+from tests.core.world import COMPENSATION, PROBE, Model, Participant, Taken, World
 
 
 class Broken(AssertionError):
@@ -44,7 +45,7 @@ def _decision(plan: Plan, saga: SagaState | None, decision: Decision) -> None:
         if folded is not None:
             _entry(plan, folded, entry)
         folded = fold(plan, folded, (entry,))
-    _commands(decision)
+    _commands(plan, decision)
     for step, state in zip(plan.steps, decision.saga.steps, strict=True):
         _bounds(plan, step, state)
 
@@ -91,15 +92,20 @@ def _intent(plan: Plan, saga: SagaState, entry: AttemptStarted) -> None:
     _rule(plan.on_compensation_failure != "halt" or not failed, "the rollback went on after a halt")
 
 
-def _commands(decision: Decision) -> None:
+def _commands(plan: Plan, decision: Decision) -> None:
     intents = {
         (entry.step, entry.operation, entry.attempt) for entry in decision.entries if type(entry) is AttemptStarted
     }
-    calls = {(one.step, one.operation, one.attempt) for one in decision.commands if isinstance(one, Call)}
+    calls = {(one.step, one.operation, one.attempt) for one in decision.commands if isinstance(one, Call | Send)}
     saga = decision.saga
     _rule(calls == intents, "calls and intents differ")
-    open_attempts = [state.open for state in saga.steps if state.open is not None]
-    asks = any(isinstance(one, AskCondition) for one in decision.commands)
+    for one in decision.commands:
+        if isinstance(one, Call | Send):
+            _rule(is_sent(plan, one.step, one.operation) is isinstance(one, Send), f"{one} goes the wrong way")
+    opened = [(step.name, state.open) for step, state in zip(plan.steps, saga.steps, strict=True) if state.open]
+    open_attempts = [opening for _, opening in opened]
+    under_way = [opening for name, opening in opened if not is_sent(plan, name, opening.operation)]
+    asks = any(isinstance(one, AskCondition | AskMessage) for one in decision.commands)
     if saga.status.is_final:
         _rule(not saga.requests, "it ended without an answer to a request")
         return
@@ -107,8 +113,16 @@ def _commands(decision: Decision) -> None:
         _rule(not open_attempts, "parked while a call ran")
         _rule(any(state.attention for state in saga.steps) or saga.broken is not None, "parked for nothing")
         return
-    _rule(decision.idle == (not open_attempts and not asks), "idle is not what it says")
+    _rule(decision.idle == (not under_way and not asks), "idle is not what it says")
+    for _, opening in opened:
+        late = decision.wake_at is None or decision.wake_at > opening.deadline
+        _rule(opening in under_way or asks or not late, "nobody looks when a reply is overdue")
     _rule(not decision.idle or decision.wake_at is not None, "it waits for nothing")
+
+
+def is_sent(plan: Plan, step: str, operation: Operation) -> bool:
+    """Whether this operation is a message, for which no process waits."""
+    return plan.steps[plan.index[step]].does is Does.COMMAND and operation is not PROBE
 
 
 def _bounds(plan: Plan, step: StepPlan, state: StepState) -> None:
@@ -132,7 +146,7 @@ def _effects(model: Model, world: World) -> None:
 def _truth(model: Model, world: World) -> None:
     status = world.saga.status
     for step, state, there in zip(model.plan.steps, world.saga.steps, world.participants, strict=True):
-        if step.does is Does.ACTION and step.name not in world.forced | world.misjudged:
+        if step.acts and step.name not in world.forced | world.misjudged:
             if status is SagaStatus.COMPLETED:
                 _completed(step, state, there)
             elif status is SagaStatus.COMPENSATED:

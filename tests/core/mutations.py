@@ -46,7 +46,7 @@ INTENT = (
         "test_intent::test_a_look_before_the_back_off_is_over_begins_nothing",
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "settle_unknown(draft, name, delay=0.0, counted=False)",
         "settle_unknown(draft, name, delay=0.0)",
         "a crash never exhausts a policy",
@@ -60,14 +60,14 @@ INTENT = (
         "test_intent::test_an_attempt_that_ended_with_its_process_uses_up_no_attempt",
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "if times > draft.plan.recoveries_max else None",
         "if times > draft.plan.recoveries_max + 9999 else None",
         "crashes are bounded",
         "test_intent::test_a_step_whose_processes_keep_dying_needs_attention",
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "return opened is not None and opened.operation is operation and opened.attempt == attempt",
         "return opened is not None and opened.operation is operation",
         "an outcome belongs to its attempt",
@@ -103,7 +103,7 @@ UNKNOWN = (
         checked=True,
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "    if not _needs_nothing(draft, fact.step):\n        repeat_or_give_up(draft, fact.step, surely_absent",
         "    if fact.answer is not Landed.NOT_LANDED and not _needs_nothing(draft, fact.step):\n"
         "        repeat_or_give_up(draft, fact.step, surely_absent",
@@ -112,12 +112,12 @@ UNKNOWN = (
         checked=True,
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "    draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))\n",
         "    draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))\n"
         "    at = draft.plan.index[fact.step]\n"
         "    if fact.answer is Landed.NOT_LANDED and draft.plan.pivot == at:\n"
-        "        draft.steps[at] = draft.steps[at]._replace(doubt=False, status=StepStatus.FAILED)\n"
+        "        draft.steps[at] = draft.steps[at]._replace(doubt=False)\n"
         '        return turn_back(draft, Cause("failure", fact.step, "it did not land"))\n',
         "not landed turns no pivot back",
         "test_unknown::test_not_landed_turns_no_pivot_back",
@@ -171,7 +171,7 @@ DIRECTION = (
         checked=True,
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "    return draft.is_backward or draft.at(name)[1]",
         "    return draft.at(name)[1]",
         "the end of a call decides nothing after the turn",
@@ -179,7 +179,7 @@ DIRECTION = (
         checked=True,
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "    elif _needs_nothing(draft, fact.step):\n        return\n    elif fact.operation is PROBE:\n"
         "        _probe_failed(draft, fact.step)\n    elif step.role is RETRIABLE:",
         "    elif fact.operation is PROBE:\n        _probe_failed(draft, fact.step)\n    elif step.role is RETRIABLE:",
@@ -228,7 +228,7 @@ DIRECTION = (
         checked=True,
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         '    elif step.role is not COMPENSATABLE:\n        draft.record(AttentionRaised(fact.step, "it landed',
         '    elif False:\n        draft.record(AttentionRaised(fact.step, "it landed',
         "a pivot that landed after the turn is noticed",
@@ -236,7 +236,7 @@ DIRECTION = (
     ),
     Mutant(
         "fold.py",
-        "    if step.open is not None or step.compensation.started > 0 or step.waived is not None:",
+        "    if step.open is not None or step.undo_begun or step.waived is not None:",
         "    if step.open is not None or backward:",
         "an action that landed after it was denied is undone",
         "test_found::test_an_action_that_landed_after_it_was_denied_was_never_undone",
@@ -298,7 +298,7 @@ COMPENSATION = (
         checked=True,
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "    elif state.compensation.started > 0 and state.waived is None and not step.barrier:",
         "    elif False:",
         "an action seen to land after its undo needs attention",
@@ -336,7 +336,7 @@ PIVOT = (
         checked=True,
     ),
     Mutant(
-        "decide.py",
+        "attempts.py",
         "    elif step.role is PIVOT and state.doubt:",
         "    elif False:",
         "a pivot in doubt that is rejected is not turned back",
@@ -372,7 +372,7 @@ OUTSIDE = (
         "decide.py",
         "    if draft.cold.requests:\n        answer_requests(draft)\n"
         "    if draft.status.is_final or draft.status is _NEEDS_ATTENTION:\n        return\n"
-        "    if not draft.is_backward:\n        go_forward(draft)\n",
+        "    expire_commands(draft)\n    if not draft.is_backward:\n        go_forward(draft)\n",
         "    if not draft.is_backward and draft.status is not _NEEDS_ATTENTION:\n        go_forward(draft)\n"
         "    if draft.cold.requests:\n        answer_requests(draft)\n"
         "    if draft.status.is_final or draft.status is _NEEDS_ATTENTION:\n        return\n",

@@ -5,12 +5,13 @@ Owns nothing but these. Back-off is short and whole, so that worlds meet again a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from atone._core.plan import Plan, StepPlan
+from atone._core.plan import Plan, Role, StepPlan
 from atone._core.retry import Retry
-from tests.core.driver import delay, event, fan, pivot, retriable, saga_of, step
+from tests.core.driver import command, delay, event, fan, pivot, retriable, saga_of, step
 
 TWICE = Retry(attempts=2, initial=1.0, factor=1.0, maximum=1.0, jitter=0.0)
 POLICIES: dict[str, Any] = {"retry": TWICE, "compensation_retry": TWICE, "probe_retry": TWICE}
@@ -22,6 +23,10 @@ def _quick(plan: Plan, **options: Any) -> Plan:
 
 def _short(one: StepPlan) -> StepPlan:
     return replace(one, **POLICIES, timeout_seconds=4.0, compensation_timeout_seconds=4.0, probe_timeout_seconds=4.0)
+
+
+def _forward(made: Callable[..., StepPlan], name: str, role: Role) -> StepPlan:
+    return made(name, role=role, has_compensation=False)
 
 
 PLANS: dict[str, Plan] = {
@@ -54,5 +59,18 @@ PLANS: dict[str, Plan] = {
     "deadline": _quick(saga_of(step("a"), step("b"), pivot("p")), deadline_seconds=7.0),
     "step_deadline": _quick(saga_of(step("a", deadline_seconds=6.0), pivot("p", deadline_seconds=6.0))),
     "rollback_deadline": _quick(saga_of(step("a"), step("b")), rollback_deadline_seconds=6.0),
+    "command": _quick(saga_of(command("a"), command("b"))),
+    "command_pivot": _quick(
+        saga_of(command("a"), _forward(command, "p", Role.PIVOT), _forward(command, "r", Role.RETRIABLE))
+    ),
+    "command_bare": _quick(saga_of(command("a", barrier=False), step("b"))),
+    "command_once": _quick(saga_of(step("a"), command("b", at_most_once=True, has_probe=True), step("c"))),
+    "command_once_bare": _quick(saga_of(command("a", at_most_once=True, barrier=False), pivot("p"))),
+    "command_probe": _quick(saga_of(command("a", has_probe=True), pivot("p"))),
+    "command_deadline": _quick(saga_of(command("a"), step("b"), pivot("p")), deadline_seconds=7.0),
+    "fan_command": _quick(fan(command("a"), command("b"), join=step("j"))),
+    "fan_command_mixed": _quick(
+        fan(command("a"), step("b", has_when=True), join=pivot("p")), on_compensation_failure="halt"
+    ),
     "fan_deadline": _quick(fan(step("a"), delay("d", 9.0), join=step("j")), deadline_seconds=7.0),
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from atone._core import facts
-from atone._core.commands import Decision
+from atone._core.commands import AskMessage, Decision
 from atone._core.decide import decide
 from atone._core.explain import Preview, Undo, explain, preview
 from atone._core.facts import Landed
@@ -127,7 +127,11 @@ def _roll_back(plan: Plan, saga: SagaState, now: float, pick: Callable[[int], in
         pairs = zip(plan.steps, decision.saga.steps, strict=True)
         opened = [(step.name, state.open) for step, state in pairs if state.open is not None]
         fact: facts.Fact = facts.Woke()
-        if opened:
+        wanted = [one for one in decision.commands if type(one) is AskMessage]
+        if wanted:
+            built = tuple(facts.Built(one.step, one.operation, b"{}") for one in wanted)
+            fact = facts.MessagesBuilt(wanted[0].version, built)
+        elif opened:
             name, found = opened[pick(len(opened))]
             fact = facts.Succeeded(name, found.operation, found.attempt, b"null")
             if found.operation is PROBE:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 from atone._core import facts
-from atone._core.commands import AskCondition, Call, Decision
+from atone._core.commands import AskCondition, AskMessage, Call, Decision, Send
 from atone._core.decide import decide
 from atone._core.facts import Fact, Landed, Operation, Problem
 from atone._core.fold import fold
@@ -40,13 +40,16 @@ COSTS = {
     "drain": 1,
     "raise": 1,
     "ask": 1,
+    "unbuilt": 1,
+    "repeat": 1,
 }
 
 
 class Wire(NamedTuple):
     """One call. `answer` is what the participant did with it, "" before it arrives.
 
-    `told`: the shell has given it up or told its end; `dead`: the process that waited for it is gone.
+    `told`: the shell has given it up or told its end; `dead`: the process that waited for it is gone. `sent`: it is a
+    command, for which no process waits; `told` and `dead` are then how often it was answered.
     """
 
     step: str
@@ -56,6 +59,7 @@ class Wire(NamedTuple):
     answer: str = ""
     told: bool = False
     dead: bool = False
+    sent: bool = False
 
 
 class Participant(NamedTuple):
@@ -82,6 +86,7 @@ class World(NamedTuple):
     forced: frozenset[str] = frozenset()
     misjudged: frozenset[str] = frozenset()
     last: Fact | None = None
+    wanted: tuple[AskMessage, ...] = ()
 
 
 class Taken(NamedTuple):
@@ -120,7 +125,7 @@ class Model:
         for at, wire in enumerate(world.wires):
             found += [(what, at) for what in self._of_wire(world, wire)]
         if world.saga.status.is_final:
-            return [choice for choice in found if choice[0] in ("arrive", "zombie", "late")]
+            return [choice for choice in found if choice[0] in ("arrive", "zombie", "late", "answer")]
         if world.down:
             found.append(("claim",))
         else:
@@ -131,7 +136,14 @@ class Model:
             found += [("ask", kind, *more) for kind, *more in self._requests(world)]
         return [choice for choice in found if COSTS.get(choice[0], 0) <= world.budget]
 
+    def _of_letter(self, world: World, wire: Wire) -> list[str]:
+        if not wire.answer:
+            return ["arrive", "refuse"] if self.may_arrive(world, wire) else []
+        return ["repeat"] if wire.told else ["answer"]
+
     def _of_wire(self, world: World, wire: Wire) -> list[str]:
+        if wire.sent:
+            return self._of_letter(world, wire)
         live = not wire.told and not wire.dead and not world.down
         found: list[str] = []
         if not wire.answer and self.may_arrive(world, wire):
@@ -148,7 +160,9 @@ class Model:
         return found
 
     def _of_process(self, world: World) -> list[Choice]:
-        found: list[Choice] = [("crash",), ("drain",)] if world.wires or world.asks else []
+        found: list[Choice] = [("crash",), ("drain",)] if world.wires or world.asks or world.wanted else []
+        if world.wanted:
+            found += [("build",), ("unbuilt",)]
         if world.wake_at is not None and world.wake_at <= world.now:
             found.append(("wake",))
         for name in sorted(world.asks):
@@ -183,7 +197,7 @@ class Model:
         return [wire for wire in world.wires if wire.step == step]
 
     def _next_time(self, world: World) -> float | None:
-        times = [wire.deadline for wire in world.wires if not wire.told and not wire.dead]
+        times = [wire.deadline for wire in world.wires if not wire.told and not wire.dead and not wire.sent]
         times += [world.wake_at] if world.wake_at is not None else []
         return min((time for time in times if time > world.now), default=None)
 
@@ -197,6 +211,10 @@ class Model:
             return Taken(self._arrive(world, rest[0], what))
         if what in ("reply", "break", "timeout", "impossible", "hopeless", "later", "late", "zombie"):
             return self._end_call(world, rest[0], what)
+        if what in ("answer", "repeat"):
+            return self._reply(world, rest[0], what)
+        if what in ("build", "unbuilt"):
+            return self.tell(world, _message_of(world.wanted, what))
         if what == "tick":
             time = self._next_time(world)
             assert time is not None
@@ -227,7 +245,28 @@ class Model:
         calls = [command for command in decision.commands if isinstance(command, Call)]
         asked = {command.step for command in decision.commands if isinstance(command, AskCondition)}
         wires = tuple(Wire(call.step, call.operation, call.attempt, call.deadline) for call in calls)
-        return world._replace(wires=(*world.wires, *wires), asks=world.asks | asked, wake_at=decision.wake_at)
+        letters = tuple(Wire(*one[:4], sent=True) for one in decision.commands if isinstance(one, Send))
+        wanted = tuple(one for one in decision.commands if isinstance(one, AskMessage))
+        after = world._replace(wires=(*world.wires, *wires, *letters), asks=world.asks | asked, wanted=wanted)
+        return after._replace(wake_at=decision.wake_at)
+
+    def _reply(self, world: World, at: int, what: str) -> Taken:
+        """Let a participant's answer come in; it may come twice, in two messages."""
+        wire = world.wires[at]
+        left = self._wire(world, at, wire._replace(told=True, dead=what == "repeat"))
+        name = f"{wire.operation}-{wire.step}-{wire.attempt}-{what}"
+        landed = wire.answer == "ok"
+        request = Request(name, "reply", "there", "no", wire.step, None, _result(wire.step) if landed else None, landed)
+        request = request._replace(operation=wire.operation, attempt=wire.attempt)
+        if world.saga.status.is_final:
+            return Taken(left)
+        if landed and wire.operation is ACTION:
+            # Now the saga knows better than the person.
+            left = left._replace(misjudged=left.misjudged - {wire.step})
+        row = (RequestReceived(request),)
+        after = left._replace(saga=fold(self.plan, left.saga, row))
+        came = Taken(after, ((world.now, request),), (), (row,))
+        return came if world.down else _joined(came, self.tell(after, facts.Woke()))
 
     def _arrive(self, world: World, at: int, how: str) -> World:
         wire = world.wires[at]
@@ -242,6 +281,8 @@ class Model:
         return world._replace(wires=tuple(one for one in wires if not self._is_gone(world, one)))
 
     def _is_gone(self, world: World, wire: Wire) -> bool:
+        if wire.sent:
+            return wire.dead or not (wire.answer or self.may_arrive(world, wire))
         if not (wire.told or wire.dead):
             return False
         # A late success is told once at most, and only of an action.
@@ -267,14 +308,14 @@ class Model:
         return self.tell(after, facts.CameToNothing(*wire[:3], OOPS, retry_after, what != "hopeless"))
 
     def _crash(self, world: World) -> Taken:
-        wires = tuple(wire._replace(dead=True) for wire in world.wires)
+        wires = tuple(wire if wire.sent else wire._replace(dead=True) for wire in world.wires)
         kept = tuple(wire for wire in wires if not self._is_gone(world, wire))
-        return Taken(world._replace(wires=kept, asks=frozenset(), wake_at=None, down=True, last=None))
+        return Taken(world._replace(wires=kept, asks=frozenset(), wanted=(), wake_at=None, down=True, last=None))
 
     def _drain(self, world: World) -> Taken:
         taken = Taken(world)
         for wire in world.wires:
-            if not wire.told and not wire.dead:
+            if not wire.told and not wire.dead and not wire.sent:
                 fact = facts.Interrupted(wire.step, wire.operation, wire.attempt)
                 taken = _joined(taken, self.tell(taken.world, fact, may_start=False))
         return _joined(taken, self._crash(taken.world))
@@ -310,7 +351,7 @@ class Model:
     def _truth(self, world: World, request: Request, name: str) -> Request:
         place = self.plan.index[name]
         participant, state = world.participants[place], world.saga.steps[place]
-        if world.saga.is_backward and state.compensation.started > 0:
+        if world.saga.is_backward and state.undo_begun:
             return request._replace(landed=participant.standing == 0)
         landed = participant.standing > 0
         return request._replace(landed=landed, payload=_result(name) if landed else None)
@@ -338,6 +379,13 @@ def _fact_of(wire: Wire) -> Fact:
     if wire.answer == "refused":
         return facts.Rejected(wire.step, wire.operation, wire.attempt, NO)
     return facts.Succeeded(wire.step, wire.operation, wire.attempt, _result(wire.step))
+
+
+def _message_of(wanted: tuple[AskMessage, ...], what: str) -> Fact:
+    if what == "unbuilt":
+        return facts.MessageFailed(wanted[0].version, wanted[0].step, wanted[0].operation, OOPS)
+    built = tuple(facts.Built(one.step, one.operation, b"{}") for one in wanted)
+    return facts.MessagesBuilt(wanted[0].version, built)
 
 
 def _result(step: str) -> bytes:

@@ -30,6 +30,25 @@ class AskCondition:
     step: str
 
 
+class AskMessage(NamedTuple):
+    """Ask for a command's message and tell it with `version`; not durable, asked again after a reload."""
+
+    step: str
+    operation: Operation
+    attempt: int
+    version: int
+
+
+class Send(NamedTuple):
+    """Send this message: it goes into the outbox in the very commit that holds its intent."""
+
+    step: str
+    operation: Operation
+    attempt: int
+    deadline: float
+    body: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """Report that a step keeps failing; the saga goes on."""
@@ -43,14 +62,14 @@ class Finish:
     """Tell whoever waits: the saga is final or needs attention. Nothing runs any more."""
 
 
-Command: TypeAlias = Call | AskCondition | Alert | Finish
+Command: TypeAlias = Call | Send | AskCondition | AskMessage | Alert | Finish
 
 
 class Decision(NamedTuple):
     """What to write, the saga after it, what to do then, and when to look again (epoch seconds, None: at a fact).
 
-    No entries: nothing changed, nothing is to be committed. `idle`: no attempt is under way and no condition is asked,
-    so the saga needs no owner until `wake_at` or a request.
+    No entries: nothing changed, nothing is to be committed. `idle`: no call is under way and nothing is asked, so
+    the saga needs no owner until `wake_at` or a request; the reply to a command may be awaited.
     """
 
     entries: tuple[Entry, ...]

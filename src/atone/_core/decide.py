@@ -10,35 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from atone._core import facts
-from atone._core.backward import retry_compensation, roll_back
+from atone._core import attempts, facts
+from atone._core.backward import roll_back
 from atone._core.commands import Decision
 from atone._core.draft import Draft
-from atone._core.facts import ACTION, COMPENSATION, PROBE, Fact, Landed, Operation
+from atone._core.facts import Fact
 from atone._core.fold import begun
-from atone._core.forward import go_forward, repeat_or_give_up, settle_unknown, turn_back
+from atone._core.forward import go_forward
 from atone._core.journal import (
-    AttemptImpossible,
-    AttemptInterrupted,
-    AttemptLost,
-    AttemptRejected,
-    AttemptSucceeded,
-    AttemptUnknown,
     AttentionRaised,
-    CompensationGaveUp,
     ConditionAnswered,
-    LateSuccess,
-    ProbeAnswered,
     RequestAnswered,
-    RetryScheduled,
     SagaParked,
-    SagaResumed,
     SagaStarted,
 )
-from atone._core.plan import COMPENSATABLE, PIVOT, RETRIABLE, Plan
+from atone._core.plan import Plan
 from atone._core.records import new
+from atone._core.replies import await_replies, expire_commands, message_failed, messages_built
 from atone._core.requests import answer_requests
-from atone._core.state import SUCCEEDED, Cause, SagaState, SagaStatus, StepState, StepStatus
+from atone._core.state import SagaState, SagaStatus, StepStatus
 from atone._core.usual import usual_start, usual_turn
 
 _NEEDS_ATTENTION = SagaStatus.NEEDS_ATTENTION
@@ -75,11 +65,12 @@ def advance(draft: Draft) -> None:
         answer_requests(draft)
     if draft.status.is_final or draft.status is _NEEDS_ATTENTION:
         return
+    expire_commands(draft)
     if not draft.is_backward:
         go_forward(draft)
     if draft.is_backward:
         roll_back(draft)
-    if draft.rests() and not draft.status.is_final:
+    if not await_replies(draft) and draft.rests() and not draft.status.is_final:
         _park_if_stuck(draft)
 
 
@@ -110,152 +101,6 @@ def start_by_the_rules(plan: Plan, fact: facts.StartRequested, now: float, may_s
     return draft.decision()
 
 
-def _is_open(state: StepState, operation: Operation, attempt: int) -> bool:
-    opened = state.open
-    return opened is not None and opened.operation is operation and opened.attempt == attempt
-
-
-def _succeeded(draft: Draft, fact: facts.Succeeded) -> None:
-    name, operation, attempt, result = fact
-    state = draft.steps[draft.plan.index[name]]
-    if _is_open(state, operation, attempt):
-        draft.record(
-            new(AttemptSucceeded, (name, operation, attempt, b"null" if operation is COMPENSATION else result))
-        )
-    elif operation is ACTION and _is_news(state, attempt):
-        _landed_late(draft, fact)
-
-
-def _is_news(state: StepState, attempt: int) -> bool:
-    """Whether a late success tells something that the journal does not hold yet."""
-    return 0 < attempt <= state.action.started and state.result is None
-
-
-def _landed_late(draft: Draft, fact: facts.Succeeded) -> None:
-    step, state = draft.at(fact.step)
-    draft.record(LateSuccess(fact.step, fact.attempt, fact.result))
-    if not draft.is_backward:
-        _resume_if_helped(draft)
-    elif step.role is not COMPENSATABLE:
-        draft.record(AttentionRaised(fact.step, "it landed after all, and the saga had turned back"))
-    elif state.compensation.started > 0 and state.waived is None and not step.barrier:
-        # Nobody can say which came first. Behind a barrier the action did, or it would have been refused.
-        draft.record(CompensationGaveUp(fact.step, "the action was seen to land after its compensation had begun"))
-
-
-def _resume_if_helped(draft: Draft) -> None:
-    saga = draft.saga
-    is_helped = saga.broken is None and all(step.attention is None for step in saga.steps)
-    if saga.status is SagaStatus.NEEDS_ATTENTION and is_helped:
-        draft.record(SagaResumed())
-
-
-def _needs_nothing(draft: Draft, name: str) -> bool:
-    """Whether the end of a call forward asks for nothing: the saga turned back, or an earlier attempt landed late."""
-    return draft.is_backward or draft.at(name)[1].status is SUCCEEDED
-
-
-def _rejected(draft: Draft, fact: facts.Rejected) -> None:
-    step, state = draft.at(fact.step)
-    if not _is_open(state, fact.operation, fact.attempt):
-        return
-    draft.record(new(AttemptRejected, (fact.step, fact.operation, fact.attempt, fact.problem)))
-    if fact.operation is COMPENSATION:
-        draft.record(CompensationGaveUp(fact.step, f"its compensation was rejected: {fact.problem}"))
-    elif _needs_nothing(draft, fact.step):
-        return
-    elif fact.operation is PROBE:
-        _probe_failed(draft, fact.step)
-    elif step.role is RETRIABLE:
-        repeat_or_give_up(draft, fact.step, surely_absent=not state.doubt)
-    elif step.role is PIVOT and state.doubt:
-        # A rejection clears its own attempt only; an earlier one may have landed, so the pivot is not turned back.
-        settle_unknown(draft, fact.step)
-    else:
-        turn_back(draft, Cause("failure", fact.step, fact.problem.reason))
-
-
-def _came_to_nothing(draft: Draft, fact: facts.CameToNothing) -> None:
-    _, state = draft.at(fact.step)
-    if not _is_open(state, fact.operation, fact.attempt):
-        return
-    draft.record(AttemptUnknown(fact.step, fact.operation, fact.attempt, fact.problem))
-    if fact.operation is COMPENSATION:
-        retry_compensation(draft, fact.step, fact.retry_after)
-    elif _needs_nothing(draft, fact.step):
-        return
-    elif fact.operation is PROBE:
-        _probe_failed(draft, fact.step)
-    else:
-        settle_unknown(draft, fact.step, delay=fact.retry_after, repeatable=fact.repeatable)
-
-
-def _probe_failed(draft: Draft, name: str) -> None:
-    step, state = draft.at(name)
-    if state.probe.failed < step.probe_retry.attempts:
-        wait = draft.backoff(step.probe_retry, state.probe.failed, name, PROBE)
-        draft.record(RetryScheduled(name, PROBE, draft.now + wait))
-        return
-    draft.record(ProbeAnswered(name, state.probe.started, Landed.CANNOT_TELL))
-    repeat_or_give_up(draft, name)
-
-
-def _lost(draft: Draft, fact: facts.Lost) -> None:
-    _, state = draft.at(fact.step)
-    if not _is_open(state, fact.operation, fact.attempt):
-        return
-    draft.record(AttemptLost(fact.step, fact.operation, fact.attempt))
-    _, state = draft.at(fact.step)
-    lost = {ACTION: state.action, PROBE: state.probe, COMPENSATION: state.compensation}
-    times = lost[fact.operation].lost
-    too_often = f"its process died {times} times" if times > draft.plan.recoveries_max else None
-    _again(draft, fact.step, fact.operation, too_often)
-
-
-def _interrupted(draft: Draft, fact: facts.Interrupted) -> None:
-    _, state = draft.at(fact.step)
-    if _is_open(state, fact.operation, fact.attempt):
-        draft.record(AttemptInterrupted(fact.step, fact.operation, fact.attempt))
-        _again(draft, fact.step, fact.operation, None)
-
-
-def _again(draft: Draft, name: str, operation: Operation, too_often: str | None) -> None:
-    """Repeat at once what ended without an answer, or call a person if that has happened too often."""
-    if operation is COMPENSATION:
-        if too_often:
-            draft.record(CompensationGaveUp(name, too_often))
-        else:
-            retry_compensation(draft, name, 0.0, counted=False)
-    elif _needs_nothing(draft, name):
-        return
-    elif too_often:
-        draft.record(AttentionRaised(name, too_often))
-    elif operation is PROBE:
-        draft.record(RetryScheduled(name, operation, draft.now))
-    else:
-        settle_unknown(draft, name, delay=0.0, counted=False)
-
-
-def _impossible(draft: Draft, fact: facts.Impossible) -> None:
-    _, state = draft.at(fact.step)
-    if not _is_open(state, fact.operation, fact.attempt):
-        return
-    draft.record(AttemptImpossible(fact.step, fact.operation, fact.attempt, fact.problem))
-    if fact.operation is COMPENSATION:
-        draft.record(CompensationGaveUp(fact.step, f"its compensation can't be called: {fact.problem}"))
-    elif not _needs_nothing(draft, fact.step):
-        draft.record(AttentionRaised(fact.step, f"it can't be called: {fact.problem}"))
-
-
-def _probed(draft: Draft, fact: facts.Probed) -> None:
-    _, state = draft.at(fact.step)
-    if not _is_open(state, PROBE, fact.attempt):
-        return
-    draft.record(ProbeAnswered(fact.step, fact.attempt, fact.answer, fact.result))
-    if not _needs_nothing(draft, fact.step):
-        repeat_or_give_up(draft, fact.step, surely_absent=fact.answer is Landed.NOT_LANDED)
-
-
 def _condition_told(draft: Draft, fact: facts.ConditionTold) -> None:
     _, state = draft.at(fact.step)
     if not draft.is_backward and state.status is StepStatus.PENDING and state.condition is None:
@@ -278,15 +123,17 @@ def _woke(draft: Draft, fact: facts.Woke) -> None:
 
 
 _HEAR: dict[type, Callable[[Draft, Any], None]] = {
-    facts.Succeeded: _succeeded,
-    facts.Rejected: _rejected,
-    facts.CameToNothing: _came_to_nothing,
-    facts.Lost: _lost,
-    facts.Interrupted: _interrupted,
-    facts.Impossible: _impossible,
-    facts.Probed: _probed,
+    facts.Succeeded: attempts.succeeded,
+    facts.Rejected: attempts.rejected,
+    facts.CameToNothing: attempts.came_to_nothing,
+    facts.Lost: attempts.lost,
+    facts.Interrupted: attempts.interrupted,
+    facts.Impossible: attempts.impossible,
+    facts.Probed: attempts.probed,
     facts.ConditionTold: _condition_told,
     facts.ConditionFailed: _condition_failed,
+    facts.MessagesBuilt: messages_built,
+    facts.MessageFailed: message_failed,
     facts.RequestUnfit: _unfit,
     facts.Woke: _woke,
 }

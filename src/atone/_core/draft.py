@@ -6,17 +6,22 @@ call of `decide`; the only mutable thing in the core.
 
 from __future__ import annotations
 
-from atone._core.commands import Alert, AskCondition, Call, Command, Decision, Finish
-from atone._core.facts import ACTION, PROBE, Operation
+from atone._core.commands import Alert, AskCondition, AskMessage, Call, Command, Decision, Finish, Send
+from atone._core.facts import ACTION, PROBE, Built, Operation
 from atone._core.fold import Folding
 from atone._core.journal import AttemptStarted, Entry, SagaEnded, SagaParked
 from atone._core.keys import idempotency_key
-from atone._core.plan import Plan, Role, StepPlan
+from atone._core.plan import COMMAND, Plan, Role, StepPlan
 from atone._core.records import new
 from atone._core.retry import Retry, delay_seconds
 from atone._core.state import SagaState, SagaStatus, StepState
 
 _NEEDS_ATTENTION = SagaStatus.NEEDS_ATTENTION
+
+
+def awaits_reply(step: StepPlan, state: StepState) -> bool:
+    """Whether a command was sent and its reply is awaited: no process runs that attempt, so none can lose it."""
+    return step.does is COMMAND and state.open is not None and state.open.operation is not PROBE
 
 
 def action_end(step: StepPlan, state: StepState, now: float) -> float | None:
@@ -29,10 +34,11 @@ def action_end(step: StepPlan, state: StepState, now: float) -> float | None:
 class Draft(Folding):
     """The decision that `decide` is working on.
 
-    `may_start` is False while the worker drains: outcomes are still recorded, but no new intent is committed.
+    `may_start` is False while the worker drains: outcomes are still recorded, but no new intent is committed. `built`
+    holds the messages that the shell has brought.
     """
 
-    __slots__ = ("_alerts", "_asks", "_calls", "entries", "may_start", "now", "wake_at")
+    __slots__ = ("_alerts", "_asks", "_calls", "_sends", "_wanted", "built", "entries", "may_start", "now", "wake_at")
 
     def __init__(self, plan: Plan, saga: SagaState, now: float, may_start: bool) -> None:
         super().__init__(plan, saga, saga.version + 1)
@@ -44,6 +50,9 @@ class Draft(Folding):
         self._calls: tuple[Call, ...] = ()
         self._asks: tuple[AskCondition, ...] = ()
         self._alerts: tuple[Alert, ...] = ()
+        self._sends: tuple[Send, ...] = ()
+        self._wanted: tuple[tuple[str, Operation, int], ...] = ()
+        self.built: tuple[Built, ...] = ()
 
     def record(self, entry: Entry) -> None:
         """Add an entry and let it change the saga."""
@@ -56,7 +65,7 @@ class Draft(Folding):
         return self.plan.steps[position], self.steps[position]
 
     def start(self, step: StepPlan, state: StepState, operation: Operation) -> None:
-        """Commit the intent to call this operation now; while draining, leave it to the next owner."""
+        """Commit the intent to call this operation now, or to send it; while draining, leave it to the next owner."""
         if not self.may_start:
             self.wake(self.now)
             return
@@ -70,8 +79,20 @@ class Draft(Folding):
             attempt, deadline = state.probe.started + 1, now + step.probe_timeout_seconds
         else:
             attempt, deadline = state.compensation.started + 1, now + step.compensation_timeout_seconds
+        if step.does is COMMAND and operation is not PROBE:
+            self._send(step.name, operation, attempt, deadline)
+            return
         self.record(new(AttemptStarted, (step.name, operation, attempt, deadline, now)))
         self._calls += (new(Call, (step.name, operation, attempt, deadline)),)
+
+    def _send(self, step: str, operation: Operation, attempt: int, deadline: float) -> None:
+        """Commit intent and message together, or ask for the message first."""
+        body = next((one.body for one in self.built if one.step == step and one.operation is operation), None)
+        if body is None:
+            self._wanted += ((step, operation, attempt),)
+            return
+        self.record(AttemptStarted(step, operation, attempt, deadline, self.now))
+        self._sends += (Send(step, operation, attempt, deadline, body),)
 
     def ask(self, step: str) -> None:
         """Have the shell ask the step's `when`; while draining, leave it to the next owner."""
@@ -97,11 +118,11 @@ class Draft(Folding):
         )
 
     def rests(self) -> bool:
-        """Whether no attempt is under way and no condition is being asked."""
-        if self._calls or self._asks:
+        """Whether no call is under way and nothing is being asked; a reply may be awaited."""
+        if self._calls or self._asks or self._wanted:
             return False
-        for step in self.steps:  # noqa: SIM110 - `all` over a generator costs three times as much, each turn
-            if step.open is not None:
+        for at, step in enumerate(self.steps):  # `all` over a generator costs three times as much, each turn
+            if step.open is not None and not awaits_reply(self.plan.steps[at], step):
                 return False
         return True
 
@@ -113,6 +134,9 @@ class Draft(Folding):
             if idle and self.wake_at is None:
                 raise AssertionError(f"saga {saga.saga_id!r} would wait for nothing: {saga}")
             commands: tuple[Command, ...] = self._calls + self._asks + self._alerts
+            if self._sends or self._wanted:
+                wanted = tuple(AskMessage(*what, saga.version) for what in self._wanted)
+                commands = (*self._sends, *commands, *wanted)
             return new(Decision, (entries, saga, commands, self.wake_at, idle))
         ended = any(type(entry) is SagaEnded or type(entry) is SagaParked for entry in entries)
         return new(Decision, (entries, saga, (Finish(),) if ended else (), None, True))

@@ -268,7 +268,7 @@ def _cancelled(seen: Preview) -> str:
 def _retried(saga: SagaState, step: StepPlan, state: StepState) -> str:
     if saga.is_backward:
         return "undoes it again now, with new attempts"
-    if step.does is not Does.ACTION:
+    if not step.acts:
         return "begins its wait anew"
     if state.action.started == 0:
         return "begins it anew"
@@ -280,7 +280,7 @@ def _retried(saga: SagaState, step: StepPlan, state: StepState) -> str:
 
 
 def _resolved(saga: SagaState, step: StepPlan, state: StepState, landed: bool) -> str:
-    if saga.is_backward and state.compensation.started > 0:
+    if saga.is_backward and state.undo_begun:
         return "takes it as undone"
     if landed:
         then = "and undoes it" if saga.is_backward else "with the result given, and goes on"

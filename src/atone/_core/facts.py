@@ -151,6 +151,32 @@ class ConditionFailed:
     problem: Problem
 
 
+class Built(NamedTuple):
+    """The encoded message of one command."""
+
+    step: str
+    operation: Operation
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesBuilt:
+    """Messages that were asked for; `version` is the saga's at that moment, for they say what it knew then."""
+
+    version: int
+    built: tuple[Built, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFailed:
+    """A command's message can't be built or sent; surely no effect, for nothing was sent. `version` as above."""
+
+    version: int
+    step: str
+    operation: Operation
+    problem: Problem
+
+
 @dataclass(frozen=True, slots=True)
 class RequestUnfit:
     """A request can't be used (an event's payload is not of its declared type)."""
@@ -175,6 +201,8 @@ Fact: TypeAlias = (
     | Probed
     | ConditionTold
     | ConditionFailed
+    | MessagesBuilt
+    | MessageFailed
     | RequestUnfit
     | Woke
 )

@@ -212,7 +212,7 @@ def _on_impossible(step: StepState, entry: AttemptImpossible, backward: bool) ->
 
 def _on_late(step: StepState, entry: LateSuccess, backward: bool) -> StepState:
     known = step._replace(result=entry.result)
-    if step.open is not None or step.compensation.started > 0 or step.waived is not None:
+    if step.open is not None or step.undo_begun or step.waived is not None:
         return known
     return _as_known(known)
 

@@ -19,7 +19,7 @@ from atone._core.journal import (
     WaitEnded,
     WaitStarted,
 )
-from atone._core.plan import COMPENSATABLE, RETRIABLE, Does, Plan, StepPlan
+from atone._core.plan import COMMAND, COMPENSATABLE, RETRIABLE, Does, Plan, StepPlan
 from atone._core.state import SKIPPED, SUCCEEDED, Cause, SagaStatus, StepState, StepStatus
 
 _PENDING = StepStatus.PENDING
@@ -212,7 +212,7 @@ def _begin_step(draft: Draft, step: StepPlan, state: StepState) -> bool:
     if step.has_when and state.condition is None:
         draft.ask(step.name)
         return False
-    if step.does is _ACTS:
+    if step.does is _ACTS or step.does is COMMAND:
         draft.start(step, state, ACTION)
         return False
     draft.record(WaitStarted(step.name, draft.now + (step.wait_seconds or 0.0)))

@@ -36,7 +36,10 @@ class Does(StrEnum):
     ACTION = "action"
     DELAY = "delay"
     EVENT = "event"
+    COMMAND = "command"
 
+
+COMMAND = Does.COMMAND
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_COMPENSATION_RETRY = Retry(attempts=20, initial=0.5, factor=2.0, maximum=300.0)
@@ -51,6 +54,7 @@ class StepPlan:
     `barrier`: the participant itself refuses an action that arrives after its compensation, so none is awaited.
     `on_unknown` applies to an `at_most_once` step whose outcome stays unknown.
     `deadline_seconds` bounds all attempts of the action together, from the first one's start.
+    `topic` is where a command step's message goes, `compensation_topic` where the one goes that undoes it.
     """
 
     name: str
@@ -76,6 +80,15 @@ class StepPlan:
     event_name: str | None = None
     wait_seconds: float | None = None
     on_timeout: str = "backward"
+    topic: str | None = None
+    compensation_topic: str | None = None
+    message_type: str | None = None
+    rejects_type: str | None = None
+
+    @property
+    def acts(self) -> bool:
+        """Whether it has an effect at a participant: by a call, or by a command."""
+        return self.does is Does.ACTION or self.does is Does.COMMAND
 
 
 # What a change of does not strand a saga in flight, so it stays out of the hash.
@@ -90,8 +103,12 @@ _TUNABLE = frozenset(
         "probe_timeout_seconds",
         "wait_seconds",
         "no_compensation",
+        "topic",
+        "compensation_topic",
     }
 )
+# Fields that came later: where they say nothing they are left out, so that plans made before keep their hash and text.
+_LATER = frozenset({"topic", "compensation_topic", "message_type", "rejects_type"})
 
 
 @dataclass(frozen=True)
@@ -136,6 +153,11 @@ class Plan:
         )
 
     @cached_property
+    def has_commands(self) -> bool:
+        """Whether a step of it is a command, so that replies are awaited."""
+        return any(step.does is Does.COMMAND for step in self.steps)
+
+    @cached_property
     def descendants(self) -> tuple[frozenset[int], ...]:
         """For each step the positions of all steps that come after it along the edges."""
         below: list[set[int]] = [set() for _ in self.steps]
@@ -156,7 +178,7 @@ class Plan:
             "name": self.name,
             "version": self.version,
             "input_type": self.input_type,
-            "steps": [{k: v for k, v in asdict(step).items() if k not in _TUNABLE} for step in self.steps],
+            "steps": [{k: v for k, v in _plain(step).items() if k not in _TUNABLE} for step in self.steps],
         }
         return sha256(json.dumps(stable, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
 
@@ -167,7 +189,7 @@ class Plan:
     def to_json(self) -> str:
         """Return the whole plan as JSON text, tunable parts included."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return json.dumps(plain | {"steps": [asdict(step) for step in self.steps]}, sort_keys=True)
+        return json.dumps(plain | {"steps": [_plain(step) for step in self.steps]}, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -183,6 +205,10 @@ class Plan:
             return Plan(**known)
         except (KeyError, TypeError, AttributeError) as wrong:
             raise ValueError(f"The stored plan can't be read ({wrong}); it was not written by Atone.") from wrong
+
+
+def _plain(step: StepPlan) -> dict[str, Any]:
+    return {key: value for key, value in asdict(step).items() if value is not None or key not in _LATER}
 
 
 def _known(cls: type, found: dict[str, Any]) -> dict[str, Any]:

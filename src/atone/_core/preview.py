@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from atone._core import facts
-from atone._core.commands import Decision
+from atone._core.commands import AskMessage, Decision
 from atone._core.decide import decide
 from atone._core.facts import Landed, Operation
 from atone._core.fold import fold
 from atone._core.forward import pivot_begun
 from atone._core.journal import AttemptStarted, RequestReceived
-from atone._core.plan import Does, Plan, StepPlan
+from atone._core.plan import Plan, StepPlan
 from atone._core.state import Request, SagaState, SagaStatus, StepState, StepStatus
 
 
@@ -118,6 +118,10 @@ def ask(saga: SagaState, kind: str, step: str | None = None, landed: bool | None
 
 
 def _next_success(plan: Plan, decision: Decision, clock: float) -> tuple[facts.Fact, float]:
+    asked = [one for one in decision.commands if type(one) is AskMessage]
+    if asked:
+        built = tuple(facts.Built(one.step, one.operation, b"null") for one in asked)
+        return facts.MessagesBuilt(asked[0].version, built), clock
     for step, state in zip(plan.steps, decision.saga.steps, strict=True):
         if state.open is None:
             continue
@@ -163,7 +167,7 @@ def _rest(plan: Plan, saga: SagaState, step: StepPlan, state: StepState) -> Plan
 def _why_nothing(step: StepPlan, state: StepState) -> str:
     if state.status is StepStatus.COMPENSATED:
         return "it was undone"
-    if step.does is not Does.ACTION:
+    if not step.acts:
         return "a wait has no effect"
     if not step.has_compensation and _may_stand(step, state):
         return _no_compensation(step)
@@ -179,6 +183,6 @@ def _no_compensation(step: StepPlan) -> str:
 
 
 def _may_stand(step: StepPlan, state: StepState) -> bool:
-    if step.has_compensation or step.does is not Does.ACTION:
+    if step.has_compensation or not step.acts:
         return False
     return state.doubt or state.status is StepStatus.SUCCEEDED or _is_called(state)

@@ -1,4 +1,4 @@
-"""What is asked from outside: cancel, terminate, events, and an operator's retry, resolve and skip.
+"""What is asked from outside: cancel, terminate, events, replies, and an operator's retry, resolve and skip.
 
 Each request is a journal entry, answered by the saga's owner in another: applied, refused with the reason, too late,
 or ignored. Called by `decide` only. A cancel that meets a pivot under way stays unanswered until the pivot is known.
@@ -13,7 +13,8 @@ from atone._core.draft import Draft
 from atone._core.facts import Operation
 from atone._core.forward import pivot_begun, probe_at, turn_back
 from atone._core.journal import RequestAnswered, SagaEnded, SagaResumed, StepReset, StepResolved, StepWaived
-from atone._core.plan import Does, Role, StepPlan
+from atone._core.plan import Role, StepPlan
+from atone._core.replies import answer_reply
 from atone._core.state import Cause, Request, SagaStatus, StepState, StepStatus
 
 Answer: TypeAlias = tuple[str, str]
@@ -133,9 +134,9 @@ def _resolve(draft: Draft, request: Request) -> Answer:
     step, state = draft.at(request.step)
     if state.open is not None:
         return "refused", "an attempt is under way; wait for it to end"
-    if draft.is_backward and state.compensation.started > 0:
+    if draft.is_backward and state.undo_begun:
         return _resolve_undo(draft, step, state, request.landed)
-    if step.does is not Does.ACTION or state.action.started == 0:
+    if not step.acts or state.action.started == 0:
         return "refused", "it was never called, so there is nothing to vouch for; use retry or skip"
     is_known = state.status is StepStatus.SUCCEEDED or state.result is not None
     is_passed = state.is_over and not draft.is_backward
@@ -199,6 +200,7 @@ _KINDS: dict[str, Callable[[Draft, Request], Answer | None]] = {
     "cancel": _cancel,
     "terminate": _terminate,
     "event": _event,
+    "reply": answer_reply,
     "retry": _retry,
     "resolve": _resolve,
     "skip": _skip,

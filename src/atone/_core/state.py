@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from atone._core.facts import Operation, Problem
+from atone._core.facts import ACTION, Operation, Problem
 from atone._core.records import new
 
 
@@ -105,6 +105,11 @@ class StepState(NamedTuple):
         status = self.status
         return status is SUCCEEDED or status is SKIPPED
 
+    @property
+    def undo_begun(self) -> bool:
+        """Whether its undo was tried, or given up without a try."""
+        return self.compensation.started > 0 or self.status is StepStatus.COMPENSATION_FAILED
+
     # The next five are `_replace` for what nearly every saga does, at a fifth of its cost.
 
     def acting(self, opened: Open, tries: Tries, began_at: float) -> StepState:
@@ -142,7 +147,10 @@ class Cause(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Something asked from outside: `kind` is cancel, terminate, event, retry, resolve or skip."""
+    """Something asked from outside: `kind` is cancel, terminate, event, reply, retry, resolve or skip.
+
+    Of a reply, `operation` and `attempt` name what it answers, and `landed` whether that succeeded or was rejected.
+    """
 
     id: str
     kind: str
@@ -152,6 +160,8 @@ class Request(NamedTuple):
     event: str | None = None
     payload: bytes | None = None
     landed: bool | None = None
+    operation: Operation = ACTION
+    attempt: int = 1
 
 
 class SagaState(NamedTuple):

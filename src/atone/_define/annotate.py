@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from inspect import Parameter, iscoroutinefunction, signature, unwrap
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
+from atone._core.plan import COMMAND
 from atone._define.fit import fits, label
 from atone._define.step import Handler, Step
 from atone._define.values import CannotTell, Context, Landed, NotLanded, Tried
@@ -25,11 +26,15 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """What a saga's input and its steps' results are, and which functions return something to await."""
+    """What a saga's input and its steps' results are, and which functions return something to await.
+
+    `messages` is what the functions of commands build, by step and operation.
+    """
 
     input: Any
     results: Mapping[str, Any]
     asynchronous: frozenset[Function]
+    messages: Mapping[tuple[str, str], Any]
 
 
 class _Scope:
@@ -72,12 +77,21 @@ def types_of(cls: type, input_annotation: Any, steps: tuple[AnyStep, ...], names
     taken = scope.of_input(input_annotation)
     results: dict[str, Any] = {}
     asynchronous: set[Function] = set()
+    messages: dict[tuple[str, str], Any] = {}
     for step in steps:
         reader = _Reader(scope, taken, step, asynchronous)
         results[step.name] = step.declared.payload if step.declared.action is None else reader.action(results)
+        is_command = step.declared.does is COMMAND
+        if is_command:
+            messages[step.name, "action"] = reader.message(step.declared.action, results[step.name])
+            results[step.name] = step.declared.options["reply"]
         for what, handler in step.declared.handlers.items():
-            reader.handler(what, handler, results[step.name])
-    return Types(taken, results, frozenset(asynchronous))
+            returned = reader.handler(what, handler, results[step.name])
+            if is_command and what == "compensation":
+                messages[step.name, what] = reader.message(handler.function, returned)
+            else:
+                reader.answer(what, handler, results[step.name], returned)
+    return Types(taken, results, frozenset(asynchronous), messages)
 
 
 class _Reader:
@@ -110,15 +124,29 @@ class _Reader:
             )
         return self._returned(function, hints["return"])
 
-    def handler(self, what: str, handler: Handler, result: Any) -> None:
-        """Compare what a compensation, probe or condition takes and returns."""
+    def handler(self, what: str, handler: Handler, result: Any) -> Any:
+        """Compare what a compensation, probe or condition takes, and return the type that it returns."""
         function = handler.function
         hints, parameters = self._read(function, ["ctx"] if what == "when" else ["ctx", "tried"])
         self._context(function, hints, parameters[1])
         if what != "when":
             expected = hints.get(parameters[2], Any)
             self._holds(function, parameters[2], expected, Tried, result, f"{self._step.name} returns")
-        returned = self._returned(function, hints.get("return", Any))
+        return self._returned(function, hints.get("return", Any))
+
+    def message(self, function: Function | None, returned: Any) -> Any:
+        """Return what a command's function builds, having judged that it only builds it."""
+        assert function is not None
+        where = self._where(function)
+        if function in self._asynchronous:
+            raise DefinitionError(f"{where}: it builds a message and calls nobody. Write def, not async def.")
+        if returned is Any or returned is None or returned is type(None):
+            raise DefinitionError(f"{where}: it does not say which message it builds. Write -> ReserveSeat, its class.")
+        return returned
+
+    def answer(self, what: str, handler: Handler, result: Any, returned: Any) -> None:
+        """Judge what a compensation, probe or condition returns."""
+        function = handler.function
         allowed, line = _ANSWERS[what]
         if not fits(returned, allowed(result)):
             raise DefinitionError(

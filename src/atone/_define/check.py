@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from math import isfinite
-from typing import Any
+from typing import Any, get_origin
 
-from atone._core.plan import DEFAULT_TIMEOUT_SECONDS, Role
+from atone._core.plan import COMMAND, DEFAULT_TIMEOUT_SECONDS, Role
 from atone._core.retry import Retry
+from atone._define.message import is_topic
 from atone._define.step import AnyStep, is_step
 from atone.errors import DefinitionError
 
@@ -177,7 +178,11 @@ def _retry(where: str, value: Any) -> None:
 
 def _promises(where: str, step: AnyStep) -> None:
     said, handlers = step.declared.options, step.declared.handlers
-    _rejects(where, said.get("rejects", ()))
+    is_command = step.declared.does is COMMAND
+    if is_command:
+        _command(where, step)
+    else:
+        _rejects(where, said.get("rejects", ()))
     _one_of(where, "on_unknown", said.get("on_unknown", "attention"), ("attention", "backward"))
     for option in ("at_most_once", "barrier"):
         _one_of(where, option, said.get(option, False), (False, True))
@@ -185,7 +190,7 @@ def _promises(where: str, step: AnyStep) -> None:
         raise DefinitionError(
             f"{where}: on_unknown is for a step that is not repeated. Add at_most_once=True, or remove on_unknown."
         )
-    if said.get("on_unknown") == "backward" and not said.get("barrier"):
+    if said.get("on_unknown") == "backward" and not said.get("barrier", is_command and "compensation" in handlers):
         raise DefinitionError(
             f'{where}: on_unknown="backward" would undo a call that may still arrive. Add barrier=True if the '
             f'participant refuses an action after its compensation, or write on_unknown="attention".'
@@ -204,6 +209,30 @@ def _promises(where: str, step: AnyStep) -> None:
         )
 
 
+def _command(where: str, step: AnyStep) -> None:
+    said = step.declared.options
+    if not _is_type(said.get("reply")):
+        raise DefinitionError(
+            f"{where}: reply={said.get('reply')!r} is not the type of a reply. Write "
+            f"@{step.declared.word}(reply=Booked), or reply=type(None) if the participant only says that it is done."
+        )
+    if said.get("rejects") is not None and not _is_type(said["rejects"]):
+        raise DefinitionError(
+            f"{where}: rejects={said['rejects']!r} is not the type of a refusal. Write rejects=BookingRefused, "
+            f"or leave it out: then a refusal says its reason in words."
+        )
+    undoing = step.declared.handlers.get("compensation")
+    for to in (said.get("to"), None if undoing is None else undoing.to):
+        if to is not None and not is_topic(to):
+            raise DefinitionError(
+                f'{where}: to={to!r} is no topic. Write to="inventory.reserve": lower-case words with dots.'
+            )
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, type) or get_origin(value) is not None
+
+
 def _way_back(where: str, step: AnyStep, reason: Any) -> None:
     has_compensation = "compensation" in step.declared.handlers
     if reason is not None and (not isinstance(reason, str) or not reason.strip()):
@@ -211,7 +240,7 @@ def _way_back(where: str, step: AnyStep, reason: Any) -> None:
     if reason is None and not has_compensation:
         raise DefinitionError(
             f"{where}: it has no compensation. Add @{step.name}.compensation above a method that undoes it, "
-            f'or write @step(no_compensation="why nothing has to be undone").'
+            f'or write @{step.declared.word}(no_compensation="why nothing has to be undone").'
         )
     if reason is not None and has_compensation:
         raise DefinitionError(

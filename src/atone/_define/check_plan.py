@@ -49,7 +49,7 @@ def _pivot(saga: str, plan: Plan) -> None:
 def _side(saga: str, plan: Plan, step: StepPlan, *, is_before: bool, is_beyond: bool) -> None:
     pivot = plan.steps[plan.pivot or 0].name
     where = f"{saga}.{step.name}"
-    if step.does is not Does.ACTION:
+    if not step.acts:
         if not (is_before or is_beyond):
             raise DefinitionError(
                 f"{where}: it waits beside the pivot {pivot}, so nobody knows which side it is on. "

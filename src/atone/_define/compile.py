@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import Any, TypeVar, get_args, get_origin
 
 from atone._core.plan import (
+    COMMAND,
     DEFAULT_COMPENSATION_RETRY,
     DEFAULT_PROBE_RETRY,
     DEFAULT_TIMEOUT_SECONDS,
-    Does,
     Plan,
     Role,
     StepPlan,
@@ -115,7 +115,7 @@ def _step_plan(step: AnyStep, above: list[StepPlan]) -> StepPlan:
         has_compensation=compensation is not None,
         no_compensation=said.get("no_compensation"),
         at_most_once=said.get("at_most_once", False),
-        barrier=said.get("barrier", False),
+        barrier=said.get("barrier", step.declared.does is COMMAND and compensation is not None),
         on_unknown=said.get("on_unknown", "attention"),
         retry=said.get("retry") or Retry(),
         timeout_seconds=_seconds(said.get("timeout")) or DEFAULT_TIMEOUT_SECONDS,
@@ -152,7 +152,7 @@ def _waits_placed(shape: Plan) -> Plan:
         return shape
     beyond = shape.descendants[shape.pivot]
     steps = tuple(
-        replace(step, role=Role.RETRIABLE) if step.does is not Does.ACTION and at in beyond else step
+        replace(step, role=Role.RETRIABLE) if not step.acts and at in beyond else step
         for at, step in enumerate(shape.steps)
     )
     return replace(shape, steps=steps)

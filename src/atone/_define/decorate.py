@@ -6,14 +6,15 @@ Must not judge a step beyond what makes the class body itself senseless; `check`
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from atone._core.plan import Does, Role
 from atone._core.retry import Retry
-from atone._define.step import Action, CoroutineOf, Declared, Step, Undoable, Wait, is_step, method
+from atone._define.command import MakesForwardCommand
+from atone._define.making import After, made, steps_named
+from atone._define.step import Action, CoroutineOf, Declared, Step, Undoable, Wait
 from atone._define.values import Context, Seconds
-from atone.errors import DefinitionError
 
 S = TypeVar("S")
 I = TypeVar("I")  # noqa: E741 - the saga's input, named as in `Saga[I]`
@@ -25,8 +26,6 @@ C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
 F = TypeVar("F")
-
-After: TypeAlias = Iterable[Step[Any, Any, Any]]
 
 
 class RetriableOptions(TypedDict, total=False):
@@ -153,11 +152,13 @@ class _MakesStep:
     ) -> Takes[S, I, [A, B, C, D, E, F]]: ...
     def __call__(self, *needs: Any, **options: Any) -> Any:
         """Make a step of the method below: compensated on the way back, or said not to need it."""
-        return _made("step", Role.COMPENSATABLE, Undoable, StepOptions, needs, options)
+        return made("step", Role.COMPENSATABLE, Does.ACTION, Undoable, StepOptions, needs, options)
 
 
 class _MakesPivot:
     """The type of `pivot`."""
+
+    command = MakesForwardCommand("pivot.command", Role.PIVOT)
 
     @overload
     def __call__(self, **options: Unpack[PivotOptions]) -> TakesFirstForward: ...
@@ -200,11 +201,13 @@ class _MakesPivot:
     ) -> TakesForward[S, I, [A, B, C, D, E, F]]: ...
     def __call__(self, *needs: Any, **options: Any) -> Any:
         """Make the point of no return of the method below: before it a saga turns backward, after it only forward."""
-        return _made("pivot", Role.PIVOT, Action, PivotOptions, needs, options)
+        return made("pivot", Role.PIVOT, Does.ACTION, Action, PivotOptions, needs, options)
 
 
 class _MakesRetriable:
     """The type of `retriable`."""
+
+    command = MakesForwardCommand("retriable.command", Role.RETRIABLE)
 
     @overload
     def __call__(self, **options: Unpack[RetriableOptions]) -> TakesFirstForward: ...
@@ -253,7 +256,7 @@ class _MakesRetriable:
     ) -> TakesForward[S, I, [A, B, C, D, E, F]]: ...
     def __call__(self, *needs: Any, **options: Any) -> Any:
         """Make a step of the method below that comes after the pivot and must finally succeed."""
-        return _made("retriable", Role.RETRIABLE, Action, RetriableOptions, needs, options)
+        return made("retriable", Role.RETRIABLE, Does.ACTION, Action, RetriableOptions, needs, options)
 
 
 step = _MakesStep()
@@ -263,7 +266,7 @@ retriable = _MakesRetriable()
 
 def delay(duration: Seconds, /, *, after: After | None = None) -> Wait[None]:
     """Make a step that waits for `duration`; the saga holds no task meanwhile."""
-    options = {"wait": duration, "after": _steps(after)}
+    options = {"wait": duration, "after": steps_named(after)}
     return Wait("delay", Declared("delay", None, Does.DELAY, options=options, payload=type(None)))
 
 
@@ -280,35 +283,5 @@ def wait_for_event(
 
     After the pivot there is no way backward, so `on_timeout="attention"` must be said there.
     """
-    options = {"event": name, "wait": timeout, "on_timeout": on_timeout, "after": _steps(after)}
+    options = {"event": name, "wait": timeout, "on_timeout": on_timeout, "after": steps_named(after)}
     return Wait("wait_for_event", Declared("wait_for_event", None, Does.EVENT, options=options, payload=payload))
-
-
-def _made(
-    word: str,
-    role: Role,
-    kind: type[Action[Any, Any, Any, ..., Any]],
-    taken: Any,
-    needs: tuple[Any, ...],
-    options: dict[str, Any],
-) -> Callable[[Any], Step[Any, Any, Any]]:
-    if len(needs) == 1 and not isinstance(needs[0], Step) and callable(needs[0]):
-        raise DefinitionError(f"@{word} stands without brackets above a function. Write @{word}().")
-    unknown = sorted(options.keys() - taken.__annotations__.keys())
-    if unknown:
-        raise DefinitionError(f"@{word} has no option {unknown[0]!r}. It takes: {', '.join(taken.__annotations__)}.")
-    options = options | {"after": _steps(options.get("after"))}
-
-    def make(function: Any) -> Step[Any, Any, Any]:
-        method(f"@{word}()", function)
-        return kind(function.__name__, Declared(word, role, Does.ACTION, function, needs, options))
-
-    return make
-
-
-def _steps(after: Any) -> tuple[Any, ...] | None:
-    """Keep what `after` named; what is no collection is wrapped, for `check` to judge."""
-    if after is None:
-        return None
-    named: Iterable[Any] = (after,) if is_step(after) or not hasattr(after, "__iter__") else after
-    return tuple(named)

@@ -36,7 +36,7 @@ def escaped(text: str) -> str:
 
 def _node(at: int, step: StepPlan) -> str:
     label = "<br/>".join(escaped(line) for line in (step.name, *_remarks(step)))
-    if step.does is not Does.ACTION:
+    if not step.acts:
         return f's{at}[/"{label}"/]:::wait'
     if step.role is Role.PIVOT:
         return f's{at}{{{{"{label}"}}}}:::pivot'
@@ -55,6 +55,8 @@ def _remarks(step: StepPlan) -> list[str]:
         remarks.append(step.role.value)
     elif not step.has_compensation:
         remarks.append(f"not compensated: {step.no_compensation}")
+    if step.topic is not None:
+        remarks.append(f"sends {step.message_type} to {step.topic}")
     if step.at_most_once:
         remarks.append("at most once")
     if step.has_when:

@@ -119,7 +119,9 @@ class Saga(Generic[I], metaclass=_MadeBy):
     def mermaid(cls) -> str:
         """Return the definition as a Mermaid flowchart: the way forward, and the compensations as a dashed way back."""
         outline = outlined(cls)
-        return draw(outline.shape, outline.compensations)
+        # Where a command's message goes may depend on its type; everything else is known without looking at types.
+        plan = outline.definition.plan if outline.shape.has_commands else outline.shape
+        return draw(plan, outline.compensations)
 
 
 def outlined(saga: type[Saga[Any]]) -> Outline:

@@ -46,11 +46,12 @@ Function: TypeAlias = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A function that belongs to a step, with its own policy; None means the default."""
+    """A function that belongs to a step, with its own policy; None means the default. `to` is a command's topic."""
 
     function: Function
     retry: Retry | None = None
     timeout: Seconds | None = None
+    to: str | None = None
 
     @property
     def name(self) -> str:
@@ -61,8 +62,8 @@ class Handler:
 class Declared:
     """What the class body said about one step, before anybody judged it.
 
-    `word` is what the user wrote (step, pivot, retriable, delay, wait_for_event). A wait has no role of its own: it
-    takes the one of its place. `owner` is the finished saga class that the step belongs to.
+    `word` is what the user wrote (step, pivot, command, delay ...). A wait has no role of its own: it takes the one of
+    its place. `owner` is the finished saga class that the step belongs to.
     """
 
     word: str
@@ -74,6 +75,11 @@ class Declared:
     handlers: dict[str, Handler] = field(default_factory=dict[str, Handler])
     payload: Any = None
     owner: str | None = None
+
+    @property
+    def undoable(self) -> str:
+        """The decorator of such a step that can be undone."""
+        return "command" if self.does is Does.COMMAND else "step"
 
 
 class Step(Generic[S, I, R]):
@@ -100,7 +106,7 @@ class Step(Generic[S, I, R]):
             if attribute == "compensation" and self.declared.role is not None:
                 raise DefinitionError(
                     f"{self.name!r} is a {self.declared.word}, which is never undone. "
-                    f"Make it a @step if it can be undone, or remove @{self.name}.compensation."
+                    f"Make it a @{self.declared.undoable} if it can be undone, or remove @{self.name}.compensation."
                 )
             if attribute in ("compensation", "probe"):
                 raise DefinitionError(
@@ -109,7 +115,9 @@ class Step(Generic[S, I, R]):
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
 
-    def _put(self, what: str, fn: Any, retry: Retry | None = None, timeout: Seconds | None = None) -> Any:
+    def _put(
+        self, what: str, fn: Any, retry: Retry | None = None, timeout: Seconds | None = None, to: str | None = None
+    ) -> Any:
         method(f"@{self.name}.{what}", fn)
         if self.declared.owner is not None:
             raise DefinitionError(
@@ -120,7 +128,7 @@ class Step(Generic[S, I, R]):
                 f"{self.name!r} already has {self.declared.handlers[what].name!r} as its {what}. "
                 f"Remove one @{self.name}.{what}."
             )
-        self.declared.handlers[what] = Handler(fn, retry, timeout)
+        self.declared.handlers[what] = Handler(fn, retry, timeout, to)
         return fn
 
 
@@ -181,6 +189,26 @@ class Undoable(Action[S, I, R, P, Q_co]):
         return self._handler("compensation", fn, retry, timeout)
 
 
+class UndoableCommand(Action[S, I, R, P, Q_co]):
+    """A command before the point of no return: another command undoes it, or it says why none has to."""
+
+    @overload
+    def compensation(self, fn: TriedTo[S, I, R, Q], /) -> TriedTo[S, I, R, Q]: ...
+    @overload
+    def compensation(
+        self, *, retry: Retry | None = None, timeout: Seconds | None = None, to: str | None = None
+    ) -> TakesUndoing[S, I, R]: ...
+    def compensation(
+        self, *fn: Any, retry: Retry | None = None, timeout: Seconds | None = None, to: str | None = None
+    ) -> Any:
+        """Build the command that undoes what this one did, or may have done, when the saga turns backward."""
+
+        def put(function: Any) -> Any:
+            return self._put("compensation", function, retry, timeout, to)
+
+        return put(*fn) if fn else put
+
+
 AnyStep: TypeAlias = Step[Any, Any, Any]
 CoroutineOf: TypeAlias = Coroutine[Any, Any, R]
 Answer: TypeAlias = Landed[R] | NotLanded | CannotTell
@@ -201,6 +229,14 @@ class TakesProbe(Generic[S, I, R]):
         @overload
         def __call__(self, fn: TriedTo[S, I, R, Answer[R]], /) -> TriedTo[S, I, R, Answer[R]]: ...
         def __call__(self, fn: Any, /) -> Any: ...
+
+
+class TakesUndoing(Generic[S, I, R]):
+    """What `@x.compensation(...)` of a command returns: the decorator for the function below it."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, fn: TriedTo[S, I, R, Q], /) -> TriedTo[S, I, R, Q]: ...
 
 
 class TakesCompensation(Generic[S, I, R]):
