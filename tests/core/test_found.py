@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from atone._core import facts
 from atone._core.facts import Landed, Problem
 from atone._core.plan import Plan
@@ -20,7 +22,7 @@ def _told(plan: Plan, *told: facts.Fact | tuple[str, dict[str, object]] | float)
         elif type(one) is tuple:
             story.asked(one[0], **one[1])  # type: ignore[arg-type]
         else:
-            story.tells(one)
+            story.tells(cast("facts.Fact", one))
     return story
 
 
