@@ -29,14 +29,14 @@ CORE_DEPENDENCIES = {"apsw", "msgspec"}
 # Optional package -> the rooms that may import it at module level. Elsewhere only inside a function.
 OPTIONAL_ROOMS: Mapping[str, tuple[str, ...]] = {
     "aio_pika": ("atone.brokers.rabbitmq",),
-    "aiokafka": ("atone.brokers.kafka",),
+    "aiokafka": ("atone.brokers.kafka", "atone.brokers._kafka_consumer", "atone.brokers._kafka_connection"),
     "asyncpg": ("atone.stores.postgres",),
     "cyclopts": ("atone.cli",),
     "fastapi": ("atone.integrations.fastapi",),
     "faststream": ("atone.integrations.faststream",),
     "httpx": ("atone.integrations.httpx",),
     "jinja2": ("atone.dashboard",),
-    "nats": ("atone.brokers.nats",),
+    "nats": ("atone.brokers.nats", "atone.brokers._nats_connection", "atone.brokers._nats_pull"),
     "opentelemetry": ("atone.integrations.opentelemetry",),
     "prometheus_client": ("atone.integrations.prometheus",),
     "psycopg": (),
