@@ -16,6 +16,7 @@ from atone._runtime.loop_thread import LoopThread
 from atone._runtime.requests import Answer, Receipt
 from atone._runtime.steering import NOT_GIVEN
 from atone._runtime.views import Progress, SagaInfo
+from atone.broker import Broker
 from atone.clock import Clock
 from atone.codec import Codec
 from atone.definition import Saga, Seconds
@@ -50,6 +51,9 @@ class BlockingOrchestrator:
         allow_volatile: bool = False,
         clock: Clock | None = None,
         telemetry: Observer | Sequence[Observer] = (),
+        broker: str | Broker | None = None,
+        events: bool = False,
+        topic_prefix: str = "atone",
     ) -> None:
         self._atone = Orchestrator(
             store,
@@ -61,6 +65,9 @@ class BlockingOrchestrator:
             allow_volatile=allow_volatile,
             clock=clock,
             telemetry=telemetry,
+            broker=broker,
+            events=events,
+            topic_prefix=topic_prefix,
         )
         self._thread = LoopThread(lambda: self._atone)
 

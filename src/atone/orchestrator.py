@@ -18,6 +18,8 @@ from atone._runtime.bound import BoundSaga
 from atone._runtime.catalogue import Catalogue
 from atone._runtime.limits import Limits
 from atone._runtime.looking import Looking
+from atone._runtime.messaging import Messaging
+from atone._runtime.outgoing import Sending, sending_of
 from atone._runtime.reader import find_one
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.starter import Starter
@@ -28,6 +30,8 @@ from atone._runtime.views import Progress, SagaInfo, info_of
 from atone._runtime.waiting import End, Waiting
 from atone._runtime.watchers import Watchers
 from atone._runtime.worker import Worker
+from atone.broker import Broker
+from atone.brokers import open_broker
 from atone.clock import Clock, SystemClock
 from atone.codec import Codec
 from atone.definition import Saga, Seconds
@@ -55,6 +59,10 @@ class Orchestrator(Looking, Steering):
     `telemetry` hears what happens: `OpenTelemetry()`, `Prometheus()`, or a list of such; see docs/telemetry.md.
     Leaving the context finishes or hands back the calls under way within `limits.grace_seconds`; it cancels no saga.
 
+    `broker` is a URL such as "nats://host:4222", or a broker object: what waits in the store's outbox is published
+    there. With `events=True` that is what happens to each saga, on topics such as "atone.saga.completed" that begin
+    with `topic_prefix`. A broker that is away stops no saga.
+
     With `runs=False` nothing is run here: sagas that are started are stored for the workers on the same store, and can
     be waited for, steered and looked at as ever. The objects in `sagas` need no participants then.
 
@@ -74,6 +82,9 @@ class Orchestrator(Looking, Steering):
         allow_volatile: bool = False,
         clock: Clock | None = None,
         telemetry: Observer | Sequence[Observer] = (),
+        broker: str | Broker | None = None,
+        events: bool = False,
+        topic_prefix: str = "atone",
     ) -> None:
         self._store: Store = open_store(store, allow_volatile=allow_volatile) if isinstance(store, str) else store
         self._codec = codec or Codec()
@@ -84,6 +95,10 @@ class Orchestrator(Looking, Steering):
         self._clock = clock or SystemClock()
         self._telemetry = telemetry_of(telemetry)
         self._runs = runs
+        self._broker = open_broker(broker) if isinstance(broker, str) else broker
+        has_broker = self._broker is not None
+        self._sending = sending_of(events=events, prefix=topic_prefix, runs=runs, has_broker=has_broker)
+        self._messaging: Messaging | None = None
         self._worker: Worker | Starter | None = None
         self._entered = False
         self._waiting = Waiting(self._store, self._local, self._limits.poll_seconds)
@@ -109,8 +124,12 @@ class Orchestrator(Looking, Steering):
             raise
         try:
             await self._catalogue.refuse_mismatch(self._store)
+            if self._broker is not None and self._runs:
+                self._messaging = Messaging(self._store, self._broker, self._telemetry)
+                await self._messaging.open()
             sagas, listeners = self._catalogue.all, (self._waiting, self._watchers, self._telemetry)
-            worker = _made(self._runs, self._store, sagas, self._clock, self._limits, *listeners)
+            parts = (*listeners, self._sending, self._messaging)
+            worker = _made(self._runs, self._store, sagas, self._clock, self._limits, *parts)
             self._waiting.open()
             await worker.open()
             _listen(self._store, worker, self._waiting)
@@ -139,7 +158,10 @@ class Orchestrator(Looking, Steering):
 
     async def _leave(self) -> None:
         self._waiting.close()
+        messaging, self._messaging = self._messaging, None
         try:
+            if messaging is not None:
+                await messaging.close(grace_seconds=self._limits.grace_seconds)
             await self._store.__aexit__(None, None, None)
         finally:
             self._entered = False
@@ -321,12 +343,14 @@ def _made(
     waiting: Waiting,
     watchers: Watchers,
     telemetry: Telemetry | None,
+    sending: Sending | None,
+    messaging: Messaging | None,
 ) -> Worker | Starter:
     """Return what starts sagas: a worker, which runs them too, or one that leaves them to the fleet."""
     if not runs:
-        return Starter(store, sagas, clock, limits, telemetry)
-    settled, changed = waiting.heard, watchers.changed
-    return Worker(store, sagas, clock, limits, on_settled=settled, on_changed=changed, telemetry=telemetry)
+        return Starter(store, sagas, clock, limits, telemetry, sending)
+    heard = {"on_settled": waiting.heard, "on_changed": watchers.changed}
+    return Worker(store, sagas, clock, limits, **heard, telemetry=telemetry, sending=sending, messaging=messaging)
 
 
 def _listen(store: Store, worker: Worker | Starter, waiting: Waiting) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from atone.store import Census
+from atone.store import Census, Outstanding
 
 CENSUS_SECONDS = 15.0
 
@@ -139,3 +139,12 @@ class Observer:
 
     def counted(self, census: Census) -> None:
         """The unfinished sagas of the whole store, by name and status."""
+
+    def relayed(self, published: int, refused: int, unheard: int) -> None:
+        """A batch of messages is over: so many are with the broker, are set aside, or wait for somebody to listen."""
+
+    def relay_failed(self, where: str) -> None:
+        """The relay failed to reach the broker or the store (the word says which); it tries again."""
+
+    def posting(self, found: Outstanding) -> None:
+        """What the outbox of the store holds: what waits to be published, and since when."""

@@ -7,23 +7,25 @@ say. Made and kept by the worker.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 from atone._core import facts
-from atone._core.commands import Alert, AskCondition, Call, Command, Decision
+from atone._core.commands import Alert, AskCondition, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.journal import AttentionRaised, Entry, SagaParked
 from atone._core.state import Request, SagaState, SagaStatus
+from atone._runtime.alarm import Alarm
 from atone._runtime.bound import BoundSaga, BoundStep, payload_context
 from atone._runtime.calls import Caller, Calls
 from atone._runtime.logs import of_saga, report
+from atone._runtime.outgoing import Sending, events_of, messages_of
 from atone._runtime.telemetry import Telemetry
 from atone._runtime.wire import encode_entries
+from atone.broker import Message
 from atone.codec import describe
 from atone.errors import PayloadError
 from atone.store import Birth, Hot, Turn, TurnResult
@@ -47,6 +49,7 @@ class Host(Caller, Protocol):
     draining: bool
     keep_seconds: float
     telemetry: Telemetry | None
+    sending: Sending | None
 
     def next_commit_id(self) -> bytes:
         """Return a commit id never used before."""
@@ -54,6 +57,10 @@ class Host(Caller, Protocol):
 
     def submit(self, turn: Turn, landed: Callable[[TurnResult], None]) -> None:
         """Write a turn with the next batch."""
+        ...
+
+    def posted(self) -> None:
+        """Messages were written with a turn, and wait to be published."""
         ...
 
     async def reread(self, runner: Runner) -> None:
@@ -74,14 +81,14 @@ class Runner:
     """One owned saga. `gone` once it is somebody else's, or nobody's."""
 
     __slots__ = (
+        "_alarm",
         "_calls",
         "_facts",
         "_held_back",
         "_host",
         "_hot",
-        "_loop",
+        "_posts",
         "_started",
-        "_timer",
         "_writing",
         "_written",
         "bound",
@@ -92,13 +99,13 @@ class Runner:
 
     def __init__(self, host: Host, bound: BoundSaga, key: bytes) -> None:
         self._host = host
-        self._loop = asyncio.get_running_loop()
         self._facts: deque[Fact] = deque()
         self._calls = Calls(host, bound, self.tell)
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm()
         self._writing = False
         self._written: _Writing | None = None
         self._held_back = False
+        self._posts = False
         self._hot: Hot | None = None
         self._started: Callable[[TurnResult], None] | None = None
         self.bound = bound
@@ -151,7 +158,7 @@ class Runner:
     def drop(self) -> None:
         """Forget the saga at once: it is not mine. Calls under way are interrupted and their outcomes are not told."""
         self.gone = True
-        self._stop_timer()
+        self._alarm.stop()
         self._calls.forget()
 
     def leave(self) -> None:
@@ -165,12 +172,9 @@ class Runner:
 
     def park(self, why: str, version: int) -> None:
         """Leave the saga to a person, because it can't be folded or decided; `version` is its last row's."""
-        entries: tuple[Entry, ...] = (AttentionRaised(None, why), SagaParked())
-        self._stop_timer()
-        hot = Hot(SagaStatus.NEEDS_ATTENTION.value, False, None)
+        self._alarm.stop()
         self._writing = True
-        turn = Turn(self.key, version + 1, self._host.next_commit_id(), encode_entries(entries), hot)
-        self._host.submit(turn, self._parked)
+        self._host.submit(_parking(self, self._host, why, version + 1), self._parked)
 
     def _parked(self, result: TurnResult) -> None:
         if result is not TurnResult.APPLIED:
@@ -229,7 +233,11 @@ class Runner:
             saga = saga._replace(version=saga.version + 1)
         hot, host = _hot_after(old, saga, released, decision.wake_at), self._host
         entries, changed = encode_entries(decision.entries), None if hot is old else hot
-        turn = Turn(self.key, saga.version, host.next_commit_id(), entries, changed, birth)
+        messages: tuple[Message, ...] = ()
+        if host.sending is not None:
+            messages = messages_of(host.sending, self.bound, self.key, self.state, decision, host.now())
+            self._posts = bool(messages)
+        turn = Turn(self.key, saga.version, host.next_commit_id(), entries, changed, birth, messages)
         self._writing, self._written = True, (fact, decision, saga, hot)
         if self.bound.has_plain_code:
             host.threads.take(self.bound.threads_for(decision))
@@ -263,11 +271,13 @@ class Runner:
     def _applied(self, decision: Decision, saga: SagaState, hot: Hot) -> None:
         self._writing = False
         self.state, self._hot = saga, hot
+        if self._posts:
+            self._host.posted()
         self._host.on_changed(self.key, saga)
         if self._calls.heard is not None:
             self._calls.heard.turned(decision, hot.owned)
         if not hot.owned:
-            self._stop_timer()
+            self._alarm.stop()
             self._host.release(self)
             return
         self._perform(decision)
@@ -288,10 +298,12 @@ class Runner:
         for command in decision.commands:
             if type(command) is Call:
                 self._calls.begin(command, decision.saga)
-            else:
-                self._perform_rarely(command, decision.saga)
-        if self._timer is not None:
-            self._stop_timer()
+            elif type(command) is AskCondition:
+                self._calls.ask(command.step, decision.saga)
+            elif type(command) is Alert:
+                known = _fields(self, self._host, step=command.step)
+                log.warning(_KEEPS_FAILING, decision.saga.saga_id, command.step, command.failures, extra=known)
+        self._alarm.stop()
         if self._host.draining:
             # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
             if decision.idle and not self._calls.asking and not self._facts:
@@ -299,27 +311,23 @@ class Runner:
         elif self._held_back:
             self._host.threads.wait(self._woke)
             # What else may be due meanwhile (a deadline, another branch) hides behind what can't begin.
-            self._timer = self._loop.call_later(HELD_BACK_LOOK_SECONDS, self._woke)
+            self._alarm.set(HELD_BACK_LOOK_SECONDS, self._woke)
         elif decision.wake_at is not None:
-            delay = max(0.0, decision.wake_at - self._host.now())
-            self._timer = self._loop.call_later(delay, self._woke)
-
-    def _perform_rarely(self, command: Command, saga: SagaState) -> None:
-        if isinstance(command, AskCondition):
-            self._calls.ask(command.step, saga)
-        elif isinstance(command, Alert):
-            known = _fields(self, self._host, step=command.step)
-            log.warning(_KEEPS_FAILING, saga.saga_id, command.step, command.failures, extra=known)
+            self._alarm.set(max(0.0, decision.wake_at - self._host.now()), self._woke)
 
     def _woke(self) -> None:
-        self._timer = None
         if not self.gone:
             self.tell(facts.Woke())
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+def _parking(runner: Runner, host: Host, why: str, version: int) -> Turn:
+    """Return the turn that leaves a saga to a person; of one that can't be read no event can tell anything."""
+    entries: tuple[Entry, ...] = (AttentionRaised(None, why), SagaParked())
+    messages: tuple[Message, ...] = ()
+    if host.sending is not None and runner.state is not None:
+        messages = events_of(host.sending, runner.bound, runner.key, runner.state, entries, version, host.now())
+    hot = Hot(SagaStatus.NEEDS_ATTENTION.value, False, None)
+    return Turn(runner.key, version, host.next_commit_id(), encode_entries(entries), hot, None, messages)
 
 
 def _hot_after(old: Hot | None, saga: SagaState, released: bool, wake_at: float | None) -> Hot:

@@ -19,6 +19,7 @@ from atone._runtime.ids import CommitIds, SagaKeys
 from atone._runtime.limits import Limits
 from atone._runtime.logs import about, told
 from atone._runtime.outcomes import Outcomes
+from atone._runtime.outgoing import Sending, messages_of
 from atone._runtime.starts import Starts
 from atone._runtime.telemetry import Telemetry
 from atone._runtime.threads import aside
@@ -40,7 +41,9 @@ class Starter:
         clock: Clock,
         limits: Limits,
         telemetry: Telemetry | None = None,
+        sending: Sending | None = None,
     ) -> None:
+        self._sending = sending
         self._store, self._clock, self._limits = store, clock, limits
         self._plans = [StoredPlan(*saga.identity, saga.plan.to_json()) for saga in sagas]
         self._commit_ids, self._new_key = CommitIds(), SagaKeys().next
@@ -101,7 +104,7 @@ class Starter:
         """
         if self._clock.monotonic() - self._looked_at >= self._look_seconds:
             await self._look_again()
-        turn = unowned_start(bound, fact, self._new_key(), self.now(), self._commit_ids.next())
+        turn = unowned_start(bound, fact, self._new_key(), self.now(), self._commit_ids.next(), self._sending)
         assert turn.hot is not None, "a first turn says how the saga stands"
         return turn._replace(hot=turn.hot._replace(wake_at=None))
 
@@ -153,10 +156,18 @@ def _heard(look: asyncio.Task[None]) -> None:
         log.warning("reading the store's clock before a start: %s", told(error), extra=about(error))
 
 
-def unowned_start(bound: BoundSaga, fact: facts.StartRequested, key: bytes, now: float, commit_id: bytes) -> Turn:
+def unowned_start(
+    bound: BoundSaga,
+    fact: facts.StartRequested,
+    key: bytes,
+    now: float,
+    commit_id: bytes,
+    sending: Sending | None = None,
+) -> Turn:
     """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
     decision = decide(bound.plan, None, fact, now, may_start=False)
     plan = bound.plan
     hot = Hot(decision.saga.status.value, False, decision.wake_at)
     birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
-    return Turn(key, 1, commit_id, encode_entries(decision.entries), hot, birth)
+    messages = () if sending is None else messages_of(sending, bound, key, None, decision, now)
+    return Turn(key, 1, commit_id, encode_entries(decision.entries), hot, birth, messages)

@@ -21,7 +21,7 @@ from atone._core.facts import Fact, Impossible, Interrupted, Operation, Probed, 
 from atone._core.plan import Plan
 from atone._runtime.trace_context import read_headers
 from atone.errors import DefinitionError
-from atone.store import Census, Claimed, TurnResult
+from atone.store import Census, Claimed, Outstanding, TurnResult
 from atone.telemetry import Attempted, AttemptObserver, Looked, Observer, SagaObserver, StartObserver, Subject
 
 log = logging.getLogger("atone.telemetry")
@@ -67,6 +67,18 @@ class Telemetry:
     def lease_lost(self, sagas: int) -> None:
         """Tell that this worker was declared dead."""
         _each(self._observers, "lease_lost", sagas)
+
+    def relayed(self, published: int, refused: int, unheard: int) -> None:
+        """Tell of a batch of messages that the relay has taken to the broker."""
+        _each(self._observers, "relayed", published, refused, unheard)
+
+    def relay_failed(self, where: str) -> None:
+        """Tell that the relay could not reach the broker, or the store."""
+        _each(self._observers, "relay_failed", where)
+
+    def posting(self, found: Outstanding) -> None:
+        """Tell what the outbox holds."""
+        _each(self._observers, "posting", found)
 
     def looked(self, claimed: Claimed, in_flight: int, again_in_seconds: float) -> None:
         """Tell what a claim has found."""

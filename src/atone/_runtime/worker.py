@@ -21,7 +21,9 @@ from atone._runtime.invoke import Invoker
 from atone._runtime.limits import Limits
 from atone._runtime.logs import about, report
 from atone._runtime.membership import Membership
+from atone._runtime.messaging import Messaging
 from atone._runtime.outcomes import Outcomes
+from atone._runtime.outgoing import Sending
 from atone._runtime.recovery import Recovery
 from atone._runtime.rooms import Rooms
 from atone._runtime.runner import Runner
@@ -53,7 +55,10 @@ class Worker:
         on_settled: Callable[[bytes, SagaState], None],
         on_changed: Callable[[bytes, SagaState], None],
         telemetry: Telemetry | None = None,
+        sending: Sending | None = None,
+        messaging: Messaging | None = None,
     ) -> None:
+        self.sending, self._messaging = sending, messaging
         self._clock, self._limits = clock, limits
         self._on_settled = on_settled
         self.on_changed = on_changed
@@ -162,7 +167,7 @@ class Worker:
     def _begin(self, bound: BoundSaga, fact: facts.StartRequested, answer: Answer) -> None:
         """Write a first turn, and have the answer hear of it."""
         if not self.rooms.has(bound.plan.name):
-            turn = unowned_start(bound, fact, self._new_key(), self.now(), self.next_commit_id())
+            turn = unowned_start(bound, fact, self._new_key(), self.now(), self.next_commit_id(), self.sending)
             answer.key = turn.key
             self.submit(turn, answer.set)
             if not self.rooms.is_full(bound.plan.name):
@@ -178,7 +183,7 @@ class Worker:
 
     async def unowned_start(self, bound: BoundSaga, fact: facts.StartRequested) -> Turn:
         """Return the first turn of a saga that nobody runs yet: no intent, due at once."""
-        return unowned_start(bound, fact, self._new_key(), self.now(), self.next_commit_id())
+        return unowned_start(bound, fact, self._new_key(), self.now(), self.next_commit_id(), self.sending)
 
     def nudge(self, key: bytes | None = None) -> None:
         """Look at once at what somebody has just asked, instead of at the next poll."""
@@ -187,6 +192,11 @@ class Worker:
             runner.refresh()
         else:
             self.recovery.wake()
+
+    def posted(self) -> None:
+        """Have what was written into the outbox published at once, instead of at the next poll."""
+        if self._messaging is not None:
+            self._messaging.nudge()
 
     def hinted(self) -> None:
         """Look at once at what another process has just written, instead of at the next poll."""
