@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
-from atone._connections.face import Dialect, Face, awaited, face_of, finish
+from atone._connections.face import Dialect, Face, awaited, changes, face_of, finish
 from atone.codec import Codec
 from atone.errors import AlreadyCompensated, ArgumentsDiffer, BarrierMisplaced, PayloadError
 
@@ -56,14 +56,6 @@ _OLDER: dict[Dialect, str] = {
     "sqlite": "at < datetime('now', '-' || :seconds || ' seconds')",
 }
 _LOCKED: dict[Dialect, str] = {"postgresql": "FOR UPDATE", "sqlite": ""}
-_CHANGES: dict[Dialect, str] = {
-    "postgresql": """
-SELECT coalesce(sum(pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid)
-                    + pg_stat_get_xact_tuples_deleted(c.oid)), 0)
-  FROM pg_catalog.pg_class AS c
- WHERE c.relkind = 'r' AND c.oid >= 16384""",
-    "sqlite": "SELECT total_changes()",
-}
 _INSERT = """
 INSERT INTO {table} (key, state, arguments, compensation) VALUES (:key, :state, :arguments, :compensation)
     ON CONFLICT (key) DO NOTHING
@@ -235,9 +227,9 @@ class Barrier:
         proof = getattr(function, "__func__", function)
         if not writes or proof in self._proven:
             return await awaited(function(connection, *arguments))
-        before = await face.run(_CHANGES[face.dialect])
+        before = await changes(face)
         result = await awaited(function(connection, *arguments))
-        if await face.run(_CHANGES[face.dialect]) == before:
+        if await changes(face) == before:
             raise BarrierMisplaced(_NO_ROWS.format(name=getattr(proof, "__qualname__", repr(proof))))
         # Counting is not free, and a function does not move to another connection between two calls.
         self._proven.add(proof)

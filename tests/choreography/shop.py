@@ -1,126 +1,143 @@
-"""The order choreography of these tests: four services, a pivot, a time-out, two failures and their undos."""
+"""A shop whose services react to each other's events, each with a database of its own: what the tests here run.
+
+Owns the choreography, the services' rows, and the books that have to balance. The order tells a service what to
+do. Every effect is a row, so what was done twice or not at all can be counted.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
-from atone.choreography import Choreography, Participant, Reaction, event, reacts, within
+from atone.choreography import Choreography, Participant, Reaction, event, reacts
+from atone.definition import Retry
+from atone.serving import Service, ServiceTables, serve
+
+OFTEN = Retry(attempts=6, initial=0.01, factor=1.5, maximum=0.05)
 
 
 @event("order.placed")
 @dataclass(frozen=True)
 class OrderPlaced:
-    order_id: str
-    items: tuple[str, ...]
-    amount: int
+    item: str
+    cents: int
+    fails_at: str = ""
 
 
 @event("stock.reserved")
 @dataclass(frozen=True)
 class StockReserved:
-    reservation: str
-    amount: int
+    item: str
+    cents: int
+    fails_at: str = ""
 
 
-@event("stock.out", failure=True)
+@event("stock.missing", failure=True)
 @dataclass(frozen=True)
 class OutOfStock:
     item: str
 
 
-@event("stock.released")
-class StockReleased(msgspec.Struct, frozen=True):
-    reservation: str
-
-
 @event("payment.taken")
 @dataclass(frozen=True)
 class PaymentTaken:
-    payment: str
+    cents: int
+    fails_at: str = ""
 
 
 @event("payment.declined", failure=True)
 @dataclass(frozen=True)
 class PaymentDeclined:
-    reason: str
+    why: str
 
 
-@event("payment.overdue", failure=True)
+@event("shipment.failed", failure=True)
 @dataclass(frozen=True)
-class PaymentTimedOut:
-    after_seconds: int = 30
-
-
-@event("payment.refunded")
-@dataclass(frozen=True)
-class PaymentRefunded:
-    payment: str
+class ShipmentFailed:
+    why: str
 
 
 @event("order.shipped")
 @dataclass(frozen=True)
 class OrderShipped:
-    parcel: str
-
-
-@event("shipment.refused", failure=True)
-@dataclass(frozen=True)
-class ShipmentRefused:
-    reason: str
+    label: str
 
 
 @event("order.cancelled")
 @dataclass(frozen=True)
 class OrderCancelled:
-    order_id: str
+    why: str
+
+
+async def note(ctx: Reaction[Any], what: str) -> None:
+    """Write an effect, once for each call of a handler."""
+    row = {"saga": ctx.saga_id, "what": what}
+    await ctx.connection.execute(text("INSERT INTO effects (saga, what) VALUES (:saga, :what)"), row)
 
 
 class Orders(Participant, name="orders"):
-    @reacts(OutOfStock, PaymentDeclined, PaymentTimedOut, ShipmentRefused, emits=(OrderCancelled,))
-    async def cancel(
-        self, ctx: Reaction[OutOfStock | PaymentDeclined | PaymentTimedOut | ShipmentRefused]
-    ) -> OrderCancelled:
-        return OrderCancelled(ctx.saga_id)
+    """Keeps what became of an order."""
 
-    @reacts(OrderShipped)
-    def finish(self, ctx: Reaction[OrderShipped]) -> None: ...
+    @reacts(OrderShipped, no_undo="it is the last word")
+    async def close(self, ctx: Reaction[OrderShipped]) -> None:
+        await note(ctx, "shipped")
+
+    @reacts(OutOfStock, PaymentDeclined, ShipmentFailed, emits=(OrderCancelled,), no_undo="it is the way back")
+    async def cancel(self, ctx: Reaction[OutOfStock | PaymentDeclined | ShipmentFailed]) -> OrderCancelled:
+        await note(ctx, "cancelled")
+        return OrderCancelled(type(ctx.event).__name__)
 
 
 class Inventory(Participant, name="inventory"):
-    @reacts(
-        OrderPlaced,
-        emits=(StockReserved, OutOfStock),
-        expects=within(30, PaymentTaken, PaymentDeclined, otherwise=PaymentTimedOut),
-    )
-    async def reserve(self, ctx: Reaction[OrderPlaced]) -> StockReserved | OutOfStock:
-        return StockReserved("r-" + ctx.saga_id, ctx.event.amount)
+    """Holds the stock."""
 
-    @reserve.undo(PaymentDeclined, PaymentTimedOut, ShipmentRefused, emits=(StockReleased,))
-    async def release(
-        self, ctx: Reaction[PaymentDeclined | PaymentTimedOut | ShipmentRefused], done: StockReserved
-    ) -> StockReleased:
-        return StockReleased(done.reservation)
+    @reacts(OrderPlaced, emits=(StockReserved, OutOfStock), retry=OFTEN)
+    async def reserve(self, ctx: Reaction[OrderPlaced]) -> StockReserved | OutOfStock:
+        if ctx.event.fails_at == "inventory":
+            return OutOfStock(ctx.event.item)
+        await note(ctx, "reserved")
+        return StockReserved(ctx.event.item, ctx.event.cents, ctx.event.fails_at)
+
+    @reserve.undo(PaymentDeclined, ShipmentFailed)
+    async def release(self, ctx: Reaction[PaymentDeclined | ShipmentFailed], done: StockReserved) -> None:
+        await note(ctx, f"released {done.item}")
 
 
 class Payments(Participant, name="payments"):
-    @reacts(StockReserved, emits=(PaymentTaken, PaymentDeclined))
-    def charge(self, ctx: Reaction[StockReserved]) -> PaymentTaken | PaymentDeclined:
-        return PaymentTaken("p-" + ctx.saga_id) if ctx.event.amount < 1000 else PaymentDeclined("too much")
+    """Takes the money."""
 
-    @charge.undo(ShipmentRefused, PaymentTimedOut, emits=(PaymentRefunded,))
-    def refund(self, ctx: Reaction[ShipmentRefused | PaymentTimedOut], done: PaymentTaken) -> PaymentRefunded:
-        return PaymentRefunded(done.payment)
+    @reacts(StockReserved, emits=(PaymentTaken, PaymentDeclined), retry=OFTEN)
+    async def charge(self, ctx: Reaction[StockReserved]) -> PaymentTaken | PaymentDeclined:
+        if ctx.event.fails_at == "payments":
+            return PaymentDeclined("no money")
+        await note(ctx, f"charged {ctx.event.cents}")
+        return PaymentTaken(ctx.event.cents, ctx.event.fails_at)
+
+    @charge.undo(ShipmentFailed)
+    async def refund(self, ctx: Reaction[ShipmentFailed], done: PaymentTaken) -> None:
+        await note(ctx, f"refunded {done.cents}")
 
 
 class Shipping(Participant, name="shipping"):
-    @reacts(PaymentTaken, emits=(OrderShipped, ShipmentRefused), pivot=True)
-    async def ship(self, ctx: Reaction[PaymentTaken]) -> OrderShipped | ShipmentRefused:
-        return OrderShipped("parcel-" + ctx.saga_id)
+    """Sends the parcel."""
+
+    @reacts(PaymentTaken, emits=(OrderShipped, ShipmentFailed), pivot=True, retry=OFTEN)
+    async def ship(self, ctx: Reaction[PaymentTaken]) -> OrderShipped | ShipmentFailed:
+        if ctx.event.fails_at == "shipping":
+            return ShipmentFailed("no van")
+        await note(ctx, "sent")
+        return OrderShipped("label-1")
 
 
-orders = Choreography(
+ORDERS = Choreography(
     "orders",
     Orders,
     Inventory,
@@ -130,3 +147,102 @@ orders = Choreography(
     completes=(OrderShipped,),
     compensates=(OrderCancelled,),
 )
+PARTICIPANTS: tuple[type[Participant], ...] = (Orders, Inventory, Payments, Shipping)
+
+# What each way through the shop leaves behind, by where it fails.
+LEFT: dict[str, dict[str, list[str]]] = {
+    "": {"orders": ["shipped"], "inventory": ["reserved"], "payments": ["charged 500"], "shipping": ["sent"]},
+    "inventory": {"orders": ["cancelled"], "inventory": [], "payments": [], "shipping": []},
+    "payments": {"orders": ["cancelled"], "inventory": ["released cup", "reserved"], "payments": [], "shipping": []},
+    "shipping": {
+        "orders": ["cancelled"],
+        "inventory": ["released cup", "reserved"],
+        "payments": ["charged 500", "refunded 500"],
+        "shipping": [],
+    },
+}
+
+
+class Shop:
+    """The services' databases, and services on them that come and go."""
+
+    def __init__(self, urls: dict[str, str], broker: Any) -> None:
+        self.engines = {name: create_async_engine(url, poolclass=NullPool) for name, url in urls.items()}
+        self.broker = broker
+
+    async def create(self) -> None:
+        """Make the services' own tables, and Atone's."""
+        for engine in self.engines.values():
+            async with engine.begin() as connection:
+                await connection.execute(text("CREATE TABLE IF NOT EXISTS effects (saga text, what text)"))
+                await ServiceTables().create(connection)
+
+    def service(self, *participants: Participant, **options: Any) -> Service:
+        """Return a service of the first participant's database."""
+        name = type(participants[0]).__participant__
+        options = {"database": self.engines[name], "broker": self.broker, "poll_seconds": 0.05, **options}
+        return serve(ORDERS, *participants, **options)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Have all four services open."""
+        async with AsyncExitStack() as stack:
+            for participant in PARTICIPANTS:
+                await stack.enter_async_context(self.service(participant()))
+            yield
+
+    async def place(self, saga_id: str, fails_at: str = "") -> None:
+        """Place an order, in the transaction of the shop's own row."""
+        async with self.engines["orders"].begin() as connection:
+            await ORDERS_START(connection, OrderPlaced("cup", 500, fails_at), saga_id)
+
+    async def effects(self, saga_id: str) -> dict[str, list[str]]:
+        """Return what each service has done for a saga, durably."""
+        return {name: await _effects(engine, saga_id) for name, engine in self.engines.items()}
+
+    async def until(self, saga_id: str, fails_at: str = "") -> None:
+        """Wait until a saga has left what its way leaves."""
+        await eventually(lambda: self._has_left(saga_id, fails_at), lambda: self.effects(saga_id))
+
+    async def _has_left(self, saga_id: str, fails_at: str) -> bool:
+        return await self.effects(saga_id) == LEFT[fails_at]
+
+    async def rows(self, name: str, statement: str) -> list[tuple[Any, ...]]:
+        """Ask a service's database something."""
+        async with self.engines[name].connect() as connection:
+            return [tuple(row) for row in await connection.execute(text(statement))]
+
+    async def close(self) -> None:
+        for engine in self.engines.values():
+            await engine.dispose()
+
+
+async def ORDERS_START(connection: AsyncConnection, placed: OrderPlaced, saga_id: str) -> None:  # noqa: N802
+    from atone.serving import start
+
+    await start(ORDERS, connection, placed, saga_id=saga_id)
+
+
+async def _effects(engine: AsyncEngine, saga_id: str) -> list[str]:
+    async with engine.connect() as connection:
+        rows = await connection.execute(
+            text("SELECT what FROM effects WHERE saga = :saga ORDER BY what"), {"saga": saga_id}
+        )
+        return [what for (what,) in rows]
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], tell: Callable[[], Awaitable[Any]], seconds: float = 20.0
+) -> None:
+    """Wait until something is so; other services are at it, and no event tells."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"it has not come to that: {await tell()}") from None
+
+
+def on_sqlite(folder: Path) -> dict[str, str]:
+    """Return the URLs of a database for each service."""
+    return {one.__participant__: f"sqlite+aiosqlite:///{folder}/{one.__participant__}.db" for one in PARTICIPANTS}

@@ -20,6 +20,16 @@ _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 _KINDS = "an asyncpg, psycopg 3, SQLAlchemy, sqlite3 or aiosqlite connection, or a SQLAlchemy session"
 
 
+_CHANGES: dict[Dialect, str] = {
+    "postgresql": """
+SELECT coalesce(sum(pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid)
+                    + pg_stat_get_xact_tuples_deleted(c.oid)), 0)
+  FROM pg_catalog.pg_class AS c
+ WHERE c.relkind = 'r' AND c.oid >= 16384""",
+    "sqlite": "SELECT total_changes()",
+}
+
+
 class Face(Protocol):
     """One connection. `run` takes named values (`:name`) and returns rows as tuples."""
 
@@ -47,6 +57,12 @@ def face_of(connection: object, kinds: str = _KINDS) -> Face:
     if "psycopg2" in packages:
         raise TypeError(f"{name} is of psycopg 2. Take psycopg 3, or give the SQLAlchemy session that it belongs to.")
     raise TypeError(f"A connection is {kinds} here, not {name}.")
+
+
+async def changes(face: Face) -> int:
+    """Return how many rows were changed on the connection so far, as its database counts them in this transaction."""
+    ((count,),) = await face.run(_CHANGES[face.dialect])
+    return int(count)
 
 
 def finish(work: Coroutine[Any, Any, R]) -> R:
