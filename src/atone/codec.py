@@ -94,11 +94,22 @@ class Codec:
         self._encryption = encryption
         self._plain_readable = plain_readable or encryption is None
         self._schemas: dict[Any, Schema] = {}
+        self._plain: Codec | None = None
 
     @property
     def encrypts(self) -> bool:
         """Whether payloads are encrypted, so that their context is read at all."""
         return self._encryption is not None
+
+    @property
+    def plain(self) -> Codec:
+        """This codec without encryption: for what is sent to others, who have no key."""
+        if self._plain is None:
+            self._plain = self if self._encryption is None else self._without_encryption()
+        return self._plain
+
+    def _without_encryption(self) -> Codec:
+        return Codec(payload_bytes_max=self._bytes_max, depth_max=self._depth_max, items_max=self._items_max)
 
     def schema(self, tp: Any) -> Schema:
         """Return the schema of a payload type, made once.

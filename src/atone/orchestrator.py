@@ -18,9 +18,10 @@ from atone._runtime.bound import BoundSaga
 from atone._runtime.catalogue import Catalogue
 from atone._runtime.limits import Limits
 from atone._runtime.looking import Looking
-from atone._runtime.messaging import Messaging
+from atone._runtime.messaging import Listening, Messaging
 from atone._runtime.outgoing import Sending, sending_of
 from atone._runtime.reader import find_one
+from atone._runtime.replies import Replies
 from atone._runtime.requests import Receipt, ask
 from atone._runtime.starter import Starter
 from atone._runtime.starting import Begun, Starting
@@ -61,7 +62,8 @@ class Orchestrator(Looking, Steering):
 
     `broker` is a URL such as "nats://host:4222", or a broker object: what waits in the store's outbox is published
     there. With `events=True` that is what happens to each saga, on topics such as "atone.saga.completed" that begin
-    with `topic_prefix`. A broker that is away stops no saga.
+    with `topic_prefix`. A broker that is away stops no saga. Command steps need one; their replies are heard on the
+    topic "atone.replies", which begins with the same prefix: two stores on one broker need two prefixes.
 
     With `runs=False` nothing is run here: sagas that are started are stored for the workers on the same store, and can
     be waited for, steered and looked at as ever. The objects in `sagas` need no participants then.
@@ -97,7 +99,8 @@ class Orchestrator(Looking, Steering):
         self._runs = runs
         self._broker = open_broker(broker) if isinstance(broker, str) else broker
         has_broker = self._broker is not None
-        self._sending = sending_of(events=events, prefix=topic_prefix, runs=runs, has_broker=has_broker)
+        said: dict[str, Any] = {"events": events, "prefix": topic_prefix, "runs": runs, "has_broker": has_broker}
+        self._sending = sending_of(**said, commanding=self._catalogue.commanding)
         self._messaging: Messaging | None = None
         self._worker: Worker | Starter | None = None
         self._entered = False
@@ -125,7 +128,7 @@ class Orchestrator(Looking, Steering):
         try:
             await self._catalogue.refuse_mismatch(self._store)
             if self._broker is not None and self._runs:
-                self._messaging = Messaging(self._store, self._broker, self._telemetry)
+                self._messaging = Messaging(self._store, self._broker, self._telemetry, self._listening())
                 await self._messaging.open()
             sagas, listeners = self._catalogue.all, (self._waiting, self._watchers, self._telemetry)
             parts = (*listeners, self._sending, self._messaging)
@@ -252,6 +255,16 @@ class Orchestrator(Looking, Steering):
         if self._worker is None:
             raise Shutdown("The orchestrator is not open; use it inside `async with Orchestrator(...)`.")
         return self._worker
+
+    def _listening(self) -> Sequence[Listening]:
+        """Return what hears the broker: of the replies to commands, if a definition here sends any."""
+        if self._sending is None or self._sending.replies is None:
+            return ()
+        return (Replies(self._store, self._catalogue.all, self._codec, self._sending.replies, self._came).listen,)
+
+    def _came(self) -> None:
+        if isinstance(self._worker, Worker):
+            self._worker.hinted()
 
     def _now(self) -> float:
         return self._open_worker().now()

@@ -14,8 +14,8 @@ from atone._core.backward import is_settled
 from atone._core.draft import Draft, awaits_reply
 from atone._core.facts import ACTION, COMPENSATION, PROBE, Problem
 from atone._core.journal import AttemptSucceeded, AttentionRaised, CompensationGaveUp
-from atone._core.plan import COMMAND
-from atone._core.state import Request, StepState, StepStatus
+from atone._core.plan import COMMAND, Plan
+from atone._core.state import Request, SagaState, StepState, StepStatus
 
 Answer: TypeAlias = tuple[str, str]
 
@@ -90,6 +90,20 @@ def _undone(draft: Draft, name: str, request: Request) -> Answer:
         return "ignored", f"its compensation is settled: {state.status.value.replace('_', ' ')}"
     draft.record(AttemptSucceeded(name, COMPENSATION, request.attempt, b"null"))
     return "applied", ""
+
+
+def worth_telling(plan: Plan, saga: SagaState, request: Request) -> str | None:
+    """Return what a reply to a saga that is over says that the saga never knew; None if that changes nothing."""
+    if request.step not in plan.index:
+        return f"there is no step {request.step!r}"
+    state = saga.steps[plan.index[request.step]]
+    if not request.landed or request.id in saga.seen:
+        return None
+    if request.operation is ACTION:
+        known = state.result is not None
+        return None if known else f"{request.step} has landed, and the saga was over: {saga.status.value}"
+    is_undone = state.status is StepStatus.COMPENSATED
+    return None if is_undone else f"{request.step} was undone, and the saga was over: {saga.status.value}"
 
 
 def messages_built(draft: Draft, fact: facts.MessagesBuilt) -> None:

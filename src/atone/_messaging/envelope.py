@@ -123,9 +123,14 @@ def read_reply(message: Message) -> Reply:
     attempt = _text(given, headers.ATTEMPT, what)
     if not (attempt.isascii() and attempt.isdigit() and len(attempt) < 10):
         raise _wrong(what, f"its header {headers.ATTEMPT} is {attempt!r:.40}, no number")
+    about = (headers.TENANT, headers.SAGA, headers.SAGA_ID, headers.STEP)
+    tenant, saga, saga_id, step = (_text(given, name, what) for name in about)
     return Reply(
         message.id,
-        *(_text(given, name, what) for name in (headers.TENANT, headers.SAGA, headers.SAGA_ID, headers.STEP)),
+        tenant,
+        saga,
+        saga_id,
+        step,
         operation,
         int(attempt),
         outcome == headers.SUCCEEDED,

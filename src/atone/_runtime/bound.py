@@ -71,7 +71,8 @@ class BoundSaga:
             (name, operation)
             for name, step in self.steps.items()
             for operation, code in step.code.items()
-            if code is not None and not code.is_async
+            # What builds a message is called in the event loop: it calls nobody.
+            if code is not None and not code.is_async and operation.value not in step.messages
         )
         self.has_plain_code = bool(self._in_thread)
 
@@ -175,7 +176,19 @@ class BoundSaga:
 class BoundStep:
     """One step's code and the schema of its result; `at` is its place in the plan."""
 
-    __slots__ = ("at", "code", "definition", "field", "inputs", "part_of_key", "rejects", "result")
+    __slots__ = (
+        "at",
+        "code",
+        "definition",
+        "field",
+        "inputs",
+        "messages",
+        "part_of_key",
+        "rejection",
+        "rejects",
+        "reply",
+        "result",
+    )
 
     def __init__(self, at: int, definition: StepDefinition, codec: Codec) -> None:
         self.at = at
@@ -187,6 +200,10 @@ class BoundStep:
         self.field = definition.plan.name if event is None else event_field(event)
         self.result: Schema = codec.schema(definition.result_type)
         self.rejects = definition.rejects
+        # What goes to a participant and comes from it is not encrypted: it has no key.
+        self.messages = {what: codec.plain.schema(one.type) for what, one in definition.messages.items()}
+        self.rejection = None if definition.rejection is None else codec.plain.schema(definition.rejection)
+        self.reply: Schema = codec.plain.schema(definition.result_type)
         self.code: dict[Operation, UserCode | None] = {
             Operation.ACTION: definition.action,
             Operation.COMPENSATION: definition.compensation,

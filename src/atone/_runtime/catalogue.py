@@ -42,6 +42,11 @@ class Catalogue:
         """Every definition."""
         return list(self._bound.values())
 
+    @property
+    def commanding(self) -> str | None:
+        """The name of a definition that sends commands, if there is one."""
+        return next((bound.plan.name for bound in self._bound.values() if bound.plan.has_commands), None)
+
     def of_class(self, saga: type[Saga[Any]]) -> BoundSaga:
         """Return the definition of a class.
 

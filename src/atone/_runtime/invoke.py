@@ -21,7 +21,7 @@ from types import CoroutineType
 from typing import Any, cast
 
 from atone._core import facts
-from atone._core.commands import Call
+from atone._core.commands import AskMessage, Call
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga, BoundStep, Kept
@@ -31,6 +31,7 @@ from atone.codec import describe
 from atone.definition import CannotTell, Landed, NotLanded, UserCode
 from atone.errors import PayloadError, Reject, RetryAfter
 
+NO_DEADLINE = 0.0
 _COROUTINES: frozenset[type] = frozenset({CoroutineType})
 
 
@@ -105,7 +106,7 @@ class Invoker:
         if code is None:
             what = f"step {call.step!r} has no {call.operation.value} in this code"
             raise PayloadError(f"{what}; deploy the code that has it")
-        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline, kept, headers)
+        context = bound.context(state, call.step, call.operation, call.attempt, call.deadline or None, kept, headers)
         if call.operation is not Operation.ACTION:
             return code, [context, bound.tried(state, call.step, kept)]
         return code, [context, *bound.arguments(state, call.step, kept)] if step.inputs else [context]
@@ -132,6 +133,20 @@ class Invoker:
         if error is not None:
             raise error
         return value
+
+    def message(self, bound: BoundSaga, state: SagaState, wanted: AskMessage) -> facts.Built | facts.MessageFailed:
+        """Build a command's message; whatever goes wrong, nothing was sent, and a person must know."""
+        name, operation, attempt, version = wanted
+        step = bound.steps[name]
+        try:
+            call = Call(name, operation, attempt, NO_DEADLINE)  # its deadline is decided when it is sent
+            code, arguments = self._prepare(bound, step, state, call, Kept(state), None)
+            built = code.function(bound.saga, *arguments)
+            return facts.Built(name, operation, step.messages[operation.value].encode(built))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - as said
+            return facts.MessageFailed(version, name, operation, describe(error))
 
     async def condition(self, bound: BoundSaga, state: SagaState, step: str) -> Fact:
         """Ask a step's `when`; whatever it raises is told, never guessed over."""

@@ -20,32 +20,46 @@ from atone._core.keys import part_of_saga
 from atone._core.state import SagaState
 from atone._messaging import headers
 from atone._runtime.bound import BoundSaga
+from atone._runtime.sending import SOURCE, commands_of
 from atone._runtime.trace_context import headers_of
 from atone.broker import Message
 from atone.errors import DefinitionError
 
-SOURCE = "orchestrator"
 EVENT_VERSION = "1"
 _PREFIX = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*(?<!.{101})")
 
 
 class Sending(NamedTuple):
-    """What this orchestrator sends: lifecycle events to topics that begin with `events`, or none if it is None."""
+    """What this orchestrator sends: lifecycle events to topics that begin with `events`, or none if it is None.
+
+    Commands are answered on the topic `replies`; without one, no definition here has any.
+    """
 
     events: str | None = None
+    replies: str | None = None
 
 
-def sending_of(*, events: bool, prefix: str, runs: bool, has_broker: bool) -> Sending | None:
+def sending_of(
+    *, events: bool, prefix: str, runs: bool, has_broker: bool, commanding: str | None = None
+) -> Sending | None:
     """Return what an orchestrator that was made like this sends; None if nothing.
 
+    `commanding` names a definition with commands, if there is one.
+
     Raises:
-        DefinitionError: The prefix is none of a topic, or nobody would ever publish the events.
+        DefinitionError: The prefix is none of a topic, or nobody would ever publish the events or the commands.
     """
     if not _PREFIX.fullmatch(prefix):
         raise DefinitionError(f"topic_prefix={prefix!r} begins no topic. Use a-z, 0-9, '.', '-' and '_', at most 100.")
     if events and runs and not has_broker:
         raise DefinitionError("events=True needs a broker to publish them on; give broker= too, or leave events out.")
-    return Sending(prefix) if events else None
+    if commanding is not None and runs and not has_broker:
+        raise DefinitionError(
+            f"{commanding} sends commands, and there is nothing to send them with. Give broker= too: a server's URL "
+            f"such as nats://host:4222, or the store's own, which needs no server."
+        )
+    replies = None if commanding is None else f"{prefix}.replies"
+    return Sending(prefix if events else None, replies) if events or replies else None
 
 
 class Told(msgspec.Struct, omit_defaults=True):
@@ -69,7 +83,8 @@ def messages_of(
     """Return what a turn sends along; `before` is the saga that it was decided on, and None at a start."""
     saga = decision.saga
     version = 1 if before is None else before.version + 1
-    return events_of(sending, bound, key, before or saga, decision.entries, version, now)
+    commands = () if sending.replies is None else commands_of(bound, decision, now, sending.replies)
+    return commands + events_of(sending, bound, key, before or saga, decision.entries, version, now)
 
 
 def events_of(

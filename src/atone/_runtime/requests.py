@@ -117,7 +117,7 @@ async def ask(
     seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
     if seconds is not None and not is_span(seconds):
         raise RequestRefused("keep= is a finite number of seconds, 0 or more; say how long the event waits.")
-    entries = _encoded(request)
+    entries = encoded(request)
     delivery = Delivery(tenant, name, saga_id, request.id, entries, os.urandom(16), seconds)
     delivered = await store.deliver(delivery)
     if delivered is Delivered.UNKNOWN:
@@ -132,8 +132,12 @@ def _says_something(text: object) -> bool:
     return isinstance(text, str) and 0 < len(text.strip()) <= len(text) <= REASON_LENGTH_MAX
 
 
-def _encoded(request: Request) -> bytes:
-    """Return the request as a journal row; what could not be read again would damage the saga's journal."""
+def encoded(request: Request) -> bytes:
+    """Return the request as a journal row; what could not be read again would damage the saga's journal.
+
+    Raises:
+        RequestRefused: A part of it is no valid text.
+    """
     try:
         entries = encode_entries([RequestReceived(request)])
         if decode_entries(entries) == [RequestReceived(request)]:

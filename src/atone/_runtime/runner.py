@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 from atone._core import facts
-from atone._core.commands import Alert, AskCondition, Call, Decision
+from atone._core.commands import Alert, AskCondition, AskMessage, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.journal import AttentionRaised, Entry, SagaParked
@@ -289,6 +289,10 @@ class Runner:
         if isinstance(fact, facts.Succeeded) and fact.operation is Operation.ACTION:
             self._facts.appendleft(facts.CameToNothing(fact.step, fact.operation, fact.attempt, why, repeatable=False))
             self._next()
+        elif isinstance(fact, facts.MessagesBuilt):
+            first = fact.built[0]
+            self._facts.appendleft(facts.MessageFailed(fact.version, first.step, first.operation, why))
+            self._next()
         elif self.state is not None:
             self.park(str(why), self.state.version)
         else:
@@ -303,6 +307,8 @@ class Runner:
             elif type(command) is Alert:
                 known = _fields(self, self._host, step=command.step)
                 log.warning(_KEEPS_FAILING, decision.saga.saga_id, command.step, command.failures, extra=known)
+        if self.bound.plan.has_commands:
+            self._build(decision)
         self._alarm.stop()
         if self._host.draining:
             # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
@@ -314,6 +320,16 @@ class Runner:
             self._alarm.set(HELD_BACK_LOOK_SECONDS, self._woke)
         elif decision.wake_at is not None:
             self._alarm.set(max(0.0, decision.wake_at - self._host.now()), self._woke)
+
+    def _build(self, decision: Decision) -> None:
+        """Build the messages that are asked for, and tell them before anything else: they are of this very state."""
+        wanted = [command for command in decision.commands if type(command) is AskMessage]
+        if not wanted:
+            return
+        told = [self._host.invoker.message(self.bound, decision.saga, one) for one in wanted]
+        failed = [one for one in told if isinstance(one, facts.MessageFailed)]
+        built = tuple(one for one in told if isinstance(one, facts.Built))
+        self._facts.appendleft(failed[0] if failed else facts.MessagesBuilt(wanted[0].version, built))
 
     def _woke(self) -> None:
         if not self.gone:
@@ -361,6 +377,8 @@ def _taker_of(bound: BoundSaga, request: Request) -> BoundStep | None:
     """Return the step that will read the request's payload, if there is one."""
     if request.kind == "event" and request.event:
         return next((bound.steps[step.name] for step in bound.plan.steps if step.event_name == request.event), None)
+    if request.kind == "reply" and request.landed and request.operation is Operation.ACTION:
+        return bound.steps.get(request.step or "")
     if request.kind == "resolve" and request.landed and request.payload is not None and request.step is not None:
         return bound.steps.get(request.step)
     return None
