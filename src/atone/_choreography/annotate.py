@@ -14,7 +14,7 @@ from itertools import product
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints  # pyright: ignore[reportDeprecated]
 
-from atone._choreography.declare import Declared, Reacting
+from atone._choreography.declare import AnyReacting, Declared
 from atone._choreography.events import is_event, spec_of
 from atone._choreography.values import Reaction
 from atone._define.fit import fits, label
@@ -46,14 +46,14 @@ class Reader:
         self._context(said, hints.get(parameters[0], Any), parameters[0])
         return self._returned(said, hints)
 
-    def undo(self, reacting: Reacting, said: Declared, done: Any) -> Signature:
+    def undo(self, reacting: AnyReacting, said: Declared, done: Any) -> Signature:
         """Return what an undo returns, having compared what it takes with what the reaction returned."""
         hints, parameters = self._read(said.function, ["ctx", "done"])
         self._context(said, hints.get(parameters[0], Any), parameters[0])
         self._done(said.function, hints.get(parameters[1], Any), parameters[1], reacting, done)
         return self._returned(said, hints)
 
-    def overdue(self, reacting: Reacting, function: Function, done: Any) -> None:
+    def overdue(self, reacting: AnyReacting, function: Function, done: Any) -> None:
         """Compare what a method for overdue events takes and returns."""
         hints, parameters = self._read(function, ["done"])
         self._done(function, hints.get(parameters[0], Any), parameters[0], reacting, done)
@@ -99,7 +99,7 @@ class Reader:
                 f"Write {parameter}: Reaction[{label(heard)}]."
             )
 
-    def _done(self, function: Function, hint: Any, parameter: str, reacting: Reacting, done: Any) -> None:
+    def _done(self, function: Function, hint: Any, parameter: str, reacting: AnyReacting, done: Any) -> None:
         if not fits(done, hint):
             raise DefinitionError(
                 f"{self._where(function)}: {parameter} is {label(hint)}, but {reacting.name} returns {label(done)} "

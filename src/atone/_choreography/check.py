@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atone._choreography.declare import Declared, Reacting
+from atone._choreography.declare import AnyReacting, Declared, is_reacting
 from atone._choreography.events import NAME_CHARACTERS_MAX, is_name, makes_itself
 from atone.errors import DefinitionError
 
@@ -23,7 +23,7 @@ def keywords(participant: str, given: Mapping[str, Any]) -> None:
         raise DefinitionError(f"{participant}: there is no class keyword {unknown[0]!r}. A participant takes: name.")
 
 
-def participant(cls: type, root: type, name: Any) -> dict[str, Reacting]:
+def participant(cls: type, root: type, name: Any) -> dict[str, AnyReacting]:
     """Judge a participant's class and return its reactions by name."""
     where = cls.__name__
     if not is_name(name):
@@ -32,14 +32,12 @@ def participant(cls: type, root: type, name: Any) -> dict[str, Reacting]:
             f'class {where}(Participant, name="inventory"), at most {NAME_CHARACTERS_MAX} characters.'
         )
     for base in cls.__mro__[1:]:
-        if base is not root and (
-            issubclass(base, root) or any(isinstance(one, Reacting) for one in vars(base).values())
-        ):
+        if base is not root and (issubclass(base, root) or any(is_reacting(one) for one in vars(base).values())):
             raise DefinitionError(
                 f"{where} would inherit the reactions of {base.__name__}, and a participant is read in one place. "
                 f"Write: class {where}(Participant, name=...) with reactions of its own."
             )
-    found = {key: value for key, value in vars(cls).items() if isinstance(value, Reacting)}
+    found = {key: value for key, value in vars(cls).items() if is_reacting(value)}
     if len(found) > REACTIONS_MAX:
         raise DefinitionError(f"{where} has {len(found)} reactions, and {REACTIONS_MAX} is the most. Split it.")
     for key, reacting in found.items():
@@ -47,7 +45,7 @@ def participant(cls: type, root: type, name: Any) -> dict[str, Reacting]:
     return found
 
 
-def _reaction(where: str, cls: type, root: type, name: str, reacting: Reacting) -> None:
+def _reaction(where: str, cls: type, root: type, name: str, reacting: AnyReacting) -> None:
     if reacting.owner is not None:
         raise DefinitionError(f"{where}.{name} belongs to {reacting.owner}. Write a reaction of its own for {where}.")
     undo = reacting.undone_by
@@ -60,7 +58,7 @@ def _reaction(where: str, cls: type, root: type, name: str, reacting: Reacting) 
     reacting.owner, reacting.name = where, name
 
 
-def _promises(where: str, name: str, reacting: Reacting) -> None:
+def _promises(where: str, name: str, reacting: AnyReacting) -> None:
     said = reacting.declared
     if not isinstance(said.pivot, bool):
         raise DefinitionError(f"{where}: pivot={said.pivot!r} means nothing. Write pivot=True, or leave it out.")

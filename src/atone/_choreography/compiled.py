@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atone._choreography.annotate import Reader, Signature, done_of
-from atone._choreography.declare import Declared, Reacting
+from atone._choreography.declare import AnyReacting, Declared
 from atone._choreography.events import spec_of
 from atone._choreography.participant import Participant, name_of
 from atone._core.event_map import DEFAULT_RETRY, DEFAULT_TIMEOUT_SECONDS, Bound, Expectation, Handler
@@ -64,7 +64,7 @@ def _named(said: Declared) -> Iterable[type]:
         yield said.at_most.otherwise
 
 
-def _reaction(participant: str, reader: Reader, reacting: Reacting) -> list[HandlerCode]:
+def _reaction(participant: str, reader: Reader, reacting: AnyReacting) -> list[HandlerCode]:
     said, undo = reacting.declared, reacting.undone_by
     signature = reader.reaction(said)
     found = [_code(participant, reacting.name, said, signature, overdue=said.overdue)]

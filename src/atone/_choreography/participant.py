@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from atone._choreography import check
-from atone._choreography.declare import Reacting
+from atone._choreography.declare import AnyReacting, is_reacting
 from atone._define.scope import names_around
 from atone.errors import DefinitionError
 
@@ -24,14 +24,14 @@ class _Body(dict[str, Any]):
         self._participant = participant
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in self and (isinstance(self[name], Reacting) or isinstance(value, Reacting) or name in self._undos()):
+        if name in self and (is_reacting(self[name]) or is_reacting(value) or name in self._undos()):
             raise DefinitionError(
                 f"{self._participant}.{name} is given twice, and the second would hide the first. Rename one of them."
             )
         super().__setitem__(name, value)
 
     def _undos(self) -> set[str]:
-        made = [value for value in self.values() if isinstance(value, Reacting)]
+        made = [value for value in self.values() if is_reacting(value)]
         functions = [one.undone_by.function for one in made if one.undone_by is not None]
         functions += [one.declared.overdue for one in made if one.declared.overdue is not None]
         return {function.__name__ for function in functions}
@@ -75,7 +75,7 @@ class Participant(metaclass=_MadeBy):
     """
 
     __participant__: ClassVar[str] = ""
-    __reactions__: ClassVar[Mapping[str, Reacting]] = {}
+    __reactions__: ClassVar[Mapping[str, AnyReacting]] = {}
     __names_around__: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls, *, name: str) -> None:
