@@ -65,6 +65,18 @@ class ShipmentFailed:
     why: str
 
 
+@event("stock.released")
+@dataclass(frozen=True)
+class StockReleased:
+    item: str
+
+
+@event("payment.refunded")
+@dataclass(frozen=True)
+class PaymentRefunded:
+    cents: int
+
+
 @event("order.shipped")
 @dataclass(frozen=True)
 class OrderShipped:
@@ -106,9 +118,10 @@ class Inventory(Participant, name="inventory"):
         await note(ctx, "reserved")
         return StockReserved(ctx.event.item, ctx.event.cents, ctx.event.fails_at)
 
-    @reserve.undo(PaymentDeclined, ShipmentFailed)
-    async def release(self, ctx: Reaction[PaymentDeclined | ShipmentFailed], done: StockReserved) -> None:
+    @reserve.undo(PaymentDeclined, ShipmentFailed, emits=(StockReleased,))
+    async def release(self, ctx: Reaction[PaymentDeclined | ShipmentFailed], done: StockReserved) -> StockReleased:
         await note(ctx, f"released {done.item}")
+        return StockReleased(done.item)
 
 
 class Payments(Participant, name="payments"):
@@ -121,9 +134,10 @@ class Payments(Participant, name="payments"):
         await note(ctx, f"charged {ctx.event.cents}")
         return PaymentTaken(ctx.event.cents, ctx.event.fails_at)
 
-    @charge.undo(ShipmentFailed)
-    async def refund(self, ctx: Reaction[ShipmentFailed], done: PaymentTaken) -> None:
+    @charge.undo(ShipmentFailed, emits=(PaymentRefunded,))
+    async def refund(self, ctx: Reaction[ShipmentFailed], done: PaymentTaken) -> PaymentRefunded:
         await note(ctx, f"refunded {done.cents}")
+        return PaymentRefunded(done.cents)
 
 
 class Shipping(Participant, name="shipping"):
