@@ -42,7 +42,7 @@ OPTIONAL_ROOMS: Mapping[str, tuple[str, ...]] = {
     "psycopg": (),
     "pydantic": ("atone.integrations.pydantic",),
     "pytest": ("atone.testing",),
-    "redis": ("atone.brokers.redis",),
+    "redis": ("atone.brokers.redis", "atone.brokers._redis_calls"),
     "rich": ("atone.cli",),
     "sqlalchemy": ("atone.integrations.sqlalchemy",),
     "starlette": ("atone.dashboard", "atone.integrations.fastapi"),
