@@ -20,7 +20,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent.parent / "src"
-SAMPLES = ("domain.py", "good.py", "bad.py")
+SAMPLES = ("domain.py", "good.py", "bad.py", "good_choreography.py", "bad_choreography.py")
 MARK = "# E"
 
 Flags = Mapping[str, set[int]]
@@ -63,16 +63,35 @@ def test_a_missing_mark_is_noticed(flags: Flags) -> None:
 def test_there_is_a_mark_for_each_kind_of_mistake() -> None:
     """The samples are not emptied by accident: marks are many, and right use has none."""
     assert (HERE / "bad.py").read_text().count(MARK) >= 60
-    assert MARK not in (HERE / "good.py").read_text()
+    assert (HERE / "bad_choreography.py").read_text().count(MARK) >= 30
+    assert not any(MARK in (HERE / name).read_text() for name in ("good.py", "good_choreography.py"))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "line"),
+    [
+        ("C1: the amount that inventory was never sent", "return Taken(str(ctx.event.amount))"),
+        ("C2: the reservation read from the failure", "return Released(ctx.event.reservation_id)"),
+        ("C2: the failure taken for what was done", "async def c2_takes_it_from_the_failure("),
+    ],
+)
+def test_what_the_seed_read_from_the_wrong_event_is_flagged(flags: Flags, flaw: str, line: str) -> None:
+    """The seed's handlers read fields that nobody had sent; here the event's class says what there is."""
+    lines = (HERE / "bad_choreography.py").read_text().splitlines()
+    (at,) = [at for at, text in enumerate(lines, 1) if line in text]
+    assert MARK in lines[at - 1], flaw
+    places = _places("\n".join(lines))
+    assert places[at] in {places.get(one, one) for one in flags["bad_choreography.py"]}, flaw
 
 
 def test_right_use_builds() -> None:
     """What checkers call right, the definition layer calls right as well."""
-    code = "import good; print(*(len(s.plan().steps) for s in (good.PlaceOrder, good.PlainFunctions, good.Wide)))"
+    code = "import good; print(*(len(s.plan().steps) for s in (good.PlaceOrder, good.PlainFunctions, good.Wide)))\n"
+    code += "import good_choreography; print(len(good_choreography.loyal.event_map.handlers))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.stdout == "7 5 9\n", done.stderr
+    assert done.stdout == "7 5 9\n7\n", done.stderr
 
 
 def _disagreements(text: str, flagged: set[int]) -> Iterator[str]:
