@@ -359,3 +359,67 @@ class Hinting(Protocol):
     def on_hint(self, callback: Callable[[Hint], None]) -> None:
         """Call `callback` in the event loop when another process says so, until the store is closed."""
         ...
+
+
+class Observed(NamedTuple):
+    """An event of a choreographed saga, as a view has heard of it.
+
+    `id` is the event's own: a second one with it is left out. `at` is when it was written, by its source's clock, epoch
+    seconds; `entry` is JSON, for whoever folds it.
+    """
+
+    tenant: str
+    name: str
+    version: int
+    plan_hash: str
+    saga_id: str
+    id: str
+    at: float
+    entry: bytes
+
+
+class Marked(NamedTuple):
+    """What a saga comes to after its first `rows` events: what a list shows. `wake_at` is when it should look again."""
+
+    key: bytes
+    rows: int
+    status: str
+    wake_at: float | None
+
+
+class Views(Protocol):
+    """Where choreographed sagas are kept for people to see: events appended, and a hot row that was made of them.
+
+    The maps that they follow are kept as plans are. A summary has no owner, and `created_at` is the first event's time.
+    All methods may raise `StoreUnavailable`, and `StoreClosed` when the store is not open.
+    """
+
+    async def observe(self, events: Sequence[Observed]) -> Sequence[bytes]:
+        """Append the events that are new, in one durable transaction, and return the key of each one's saga."""
+        ...
+
+    async def mark(self, marks: Sequence[Marked]) -> None:
+        """Write hot rows; one that was made of fewer events than a saga's present one is left out."""
+        ...
+
+    async def load(self, keys: Sequence[bytes]) -> Sequence[Loaded | None]:
+        """Return sagas with their maps and all their events; a row's `commit_id` is the event's id in ASCII."""
+        ...
+
+    async def find(self, query: Query) -> Sequence[Summary]:
+        """Return the sagas that fit, in the order of their keys."""
+        ...
+
+    async def due(self, name: str, now: float, *, limit: int = 100) -> Sequence[bytes]:
+        """Return the keys of sagas of a choreography whose `wake_at` has come, the longest first."""
+        ...
+
+
+@runtime_checkable
+class Viewing(Protocol):
+    """A store that also keeps choreographed sagas. No part of the port, for orchestration needs none of it."""
+
+    @property
+    def views(self) -> Views:
+        """Where they are kept."""
+        ...

@@ -38,6 +38,7 @@ from atone.store import (
     TurnResult,
 )
 from atone.stores._memory_outbox import MemoryOutbox
+from atone.stores._memory_views import MemoryViews
 from atone.stores._messages import is_too_large
 
 _Identity = tuple[str, str, str]
@@ -104,6 +105,7 @@ class MemoryStore:
         self._outbox = MemoryOutbox()
         self._claims = count()
         self._entered = False
+        self.views = MemoryViews(self._lock, self._plans, _fits)
 
     async def __aenter__(self) -> Self:
         if self._entered:

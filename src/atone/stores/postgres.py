@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import asyncpg
 
@@ -49,9 +49,12 @@ from atone.stores._postgres_definitions import learn_number
 from atone.stores._postgres_errors import of_caller, translated, unreached
 from atone.stores._postgres_foreign import foreign
 from atone.stores._postgres_hints import Hints, Speaking, hints_of
-from atone.stores._postgres_line import Connection, Line, Lines
+from atone.stores._postgres_line import Connection, Line, Lines, Work
 from atone.stores._postgres_place import CLOCK_SQL, Place
 from atone.stores._postgres_thread import LineThread
+from atone.stores._postgres_views import PostgresViews
+
+T = TypeVar("T")
 
 _CONNECTING_SECONDS = 5.0
 _QUEUE_STATEMENTS = 10  # so many statements may take their whole time before a caller that waits is sent away
@@ -253,6 +256,14 @@ class PostgresStore:
         hints = self._open.hints
         if hints is not None:
             hints.listen(callback)
+
+    @property
+    def views(self) -> PostgresViews:
+        """Where choreographed sagas are kept; see `atone.store.Viewing`."""
+        return PostgresViews(self._do, self._place)
+
+    async def _do(self, work: Work[T]) -> T:
+        return await self._open.others.do(work)
 
     @property
     def _open(self) -> _Lines:

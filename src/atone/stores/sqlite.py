@@ -40,6 +40,7 @@ from atone.stores._sqlite_file import open_file
 from atone.stores._sqlite_group import Change, Commit, write_group
 from atone.stores._sqlite_read import Look, answer_each
 from atone.stores._sqlite_thread import ConnectionThread, Job
+from atone.stores._sqlite_views import SqliteViews
 
 
 class SqliteStore:
@@ -67,6 +68,7 @@ class SqliteStore:
         self._entered = False
         self._writer = ConnectionThread(self._path, self._open_writer, self._write)
         self._reader = ConnectionThread(self._path, self._open_reader, answer_each)
+        self.views = SqliteViews(self._writer, self._reader)
 
     async def __aenter__(self) -> Self:
         if self._entered:

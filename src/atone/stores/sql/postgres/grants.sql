@@ -8,5 +8,8 @@ GRANT INSERT, UPDATE ON atone.workers, atone.definitions, atone.sagas TO atone_w
 GRANT INSERT ON atone.journal, atone.requests, atone.dead_letters, atone.set_aside TO atone_worker;
 GRANT INSERT, UPDATE, DELETE ON atone.early_events, atone.outbox TO atone_worker;
 
-GRANT SELECT ON atone.summaries, atone.journal_sizes, atone.definitions, atone.identity, atone.migrations
-    TO atone_reader;
+GRANT INSERT, UPDATE ON atone.views TO atone_worker;
+GRANT INSERT ON atone.view_events TO atone_worker;
+
+GRANT SELECT ON atone.summaries, atone.journal_sizes, atone.definitions, atone.identity, atone.migrations,
+    atone.view_summaries, atone.view_events TO atone_reader;
