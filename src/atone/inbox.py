@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 _TAKE = """
 INSERT INTO {table} AS taken (consumer, message, is_done, at) VALUES (:consumer, :message, 1, {now})
     ON CONFLICT (consumer, message) DO UPDATE SET is_done = 1, at = {now} WHERE taken.is_done = 0
-RETURNING 1"""
+RETURNING failures + deferrals"""
 _COUNT = """
 INSERT INTO {table} AS taken (consumer, message, is_done, failures, deferrals, at)
 VALUES (:consumer, :message, 0, :failures, :deferrals, {now})
@@ -91,8 +91,13 @@ class Inbox:
         Raises:
             BarrierMisplaced: The connection is in no transaction. Nothing was written.
         """
+        return await self.take_counted(connection, consumer, message_id) is not None
+
+    async def take_counted(self, connection: object, consumer: str, message_id: str) -> int | None:
+        """Do as `take`, and return how often it had failed or come too early; None for a second delivery."""
         face = await joined(connection)
-        return bool(await face.run(self._sql(_TAKE, face.dialect), _named(consumer, message_id)))
+        rows = await face.run(self._sql(_TAKE, face.dialect), _named(consumer, message_id))
+        return int(rows[0][0]) if rows else None
 
     async def count(self, connection: object, consumer: str, message_id: str, *, deferred: bool = False) -> Tries:
         """Count one more failure, or one more time that it came too early; in a transaction after the rollback."""

@@ -46,6 +46,12 @@ class OutOfStock:
     item: str
 
 
+@event("stock.released")
+@dataclass(frozen=True)
+class StockReleased:
+    item: str
+
+
 @event("payment.taken")
 @dataclass(frozen=True)
 class PaymentTaken:
@@ -59,22 +65,16 @@ class PaymentDeclined:
     why: str
 
 
-@event("shipment.failed", failure=True)
-@dataclass(frozen=True)
-class ShipmentFailed:
-    why: str
-
-
-@event("stock.released")
-@dataclass(frozen=True)
-class StockReleased:
-    item: str
-
-
 @event("payment.refunded")
 @dataclass(frozen=True)
 class PaymentRefunded:
     cents: int
+
+
+@event("shipment.failed", failure=True)
+@dataclass(frozen=True)
+class ShipmentFailed:
+    why: str
 
 
 @event("order.shipped")
@@ -102,8 +102,8 @@ class Orders(Participant, name="orders"):
     async def close(self, ctx: Reaction[OrderShipped]) -> None:
         await note(ctx, "shipped")
 
-    @reacts(OutOfStock, PaymentDeclined, ShipmentFailed, emits=(OrderCancelled,), no_undo="it is the way back")
-    async def cancel(self, ctx: Reaction[OutOfStock | PaymentDeclined | ShipmentFailed]) -> OrderCancelled:
+    @reacts(OutOfStock, StockReleased, emits=(OrderCancelled,), no_undo="it is the way back")
+    async def cancel(self, ctx: Reaction[OutOfStock | StockReleased]) -> OrderCancelled:
         await note(ctx, "cancelled")
         return OrderCancelled(type(ctx.event).__name__)
 
@@ -118,8 +118,8 @@ class Inventory(Participant, name="inventory"):
         await note(ctx, "reserved")
         return StockReserved(ctx.event.item, ctx.event.cents, ctx.event.fails_at)
 
-    @reserve.undo(PaymentDeclined, ShipmentFailed, emits=(StockReleased,))
-    async def release(self, ctx: Reaction[PaymentDeclined | ShipmentFailed], done: StockReserved) -> StockReleased:
+    @reserve.undo(PaymentDeclined, PaymentRefunded, emits=(StockReleased,), retry=OFTEN)
+    async def release(self, ctx: Reaction[PaymentDeclined | PaymentRefunded], done: StockReserved) -> StockReleased:
         await note(ctx, f"released {done.item}")
         return StockReleased(done.item)
 
@@ -134,7 +134,7 @@ class Payments(Participant, name="payments"):
         await note(ctx, f"charged {ctx.event.cents}")
         return PaymentTaken(ctx.event.cents, ctx.event.fails_at)
 
-    @charge.undo(ShipmentFailed, emits=(PaymentRefunded,))
+    @charge.undo(ShipmentFailed, emits=(PaymentRefunded,), retry=OFTEN)
     async def refund(self, ctx: Reaction[ShipmentFailed], done: PaymentTaken) -> PaymentRefunded:
         await note(ctx, f"refunded {done.cents}")
         return PaymentRefunded(done.cents)
@@ -197,11 +197,15 @@ class Shop:
         options = {"database": self.engines[name], "broker": self.broker, "poll_seconds": 0.05, **options}
         return serve(ORDERS, *participants, **options)
 
+    def sender(self, name: str) -> Service:
+        """Return a service without participants: it sends what was written in that database."""
+        return serve(ORDERS, database=self.engines[name], broker=self.broker)
+
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Have all four services open."""
+    async def open(self, *participants: type[Participant]) -> AsyncIterator[None]:
+        """Have services open, all four if none is named."""
         async with AsyncExitStack() as stack:
-            for participant in PARTICIPANTS:
+            for participant in participants or PARTICIPANTS:
                 await stack.enter_async_context(self.service(participant()))
             yield
 

@@ -55,7 +55,7 @@ class Sending:
         return tuple(names)
 
     async def note(self, connection: Any, kind: str, about: Event, handler: str, why: str) -> None:
-        """Write a note: `kind` is refused, parked, overdue or nothing_to_undo."""
+        """Write a note: `kind` is ignored, parked or taken_in."""
         body = {"event": about.name, "handler": handler, "why": why[:TEXT_CHARACTERS_MAX]}
         made = about._replace(
             id=event_id("note", kind, about.id, self._source, handler),

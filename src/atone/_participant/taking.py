@@ -78,7 +78,8 @@ class Taking:
         face = await joined(connection)
         whose = Whose(event.tenant, event.choreography, self._bound.name, event.saga_id)
         known = remembered(await self._tables.ledger.lock(face, whose))
-        if not await self._tables.inbox.take(connection, self._bound.group, event.id):
+        failed_before = await self._tables.inbox.take_counted(connection, self._bound.group, event.id)
+        if failed_before is None:
             return
         incoming = guard.Incoming(event.id, event.name, event.version)
         handling = Handling(self._bound, self._tables, self._sending, connection, face, whose, event, attempt, known)
@@ -93,6 +94,8 @@ class Taking:
                 await self._sending.note(connection, "ignored", event, "", why.value)
             case guard.Refuse(_, reason):
                 raise _Refused(reason)
+        if failed_before:  # it may have been parked meanwhile, and is no longer
+            await self._sending.note(connection, "taken_in", event, "", "")
 
     # -- after a rollback
 

@@ -1,0 +1,80 @@
+"""The saga view: what a choreographed saga came to, what is missing, and what a person has to look at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atone._core.state import SagaStatus
+from atone.brokers.memory import MemoryBroker
+from atone.errors import UnknownSaga
+from atone.saga_view import SagaView
+from atone.store import Query
+from atone.stores.sqlite import SqliteStore
+from tests.choreography.shop import ORDERS, PARTICIPANTS, Inventory, Shop, eventually, on_sqlite
+
+
+@asynccontextmanager
+async def seen(folder: Path, *participants: Any, **options: Any) -> AsyncIterator[tuple[Shop, SagaView, SqliteStore]]:
+    """Have some services of the shop open, and a view of all."""
+    async with MemoryBroker(f"memory://{folder}") as broker, SqliteStore(folder / "view.db") as store:
+        shop = Shop(on_sqlite(folder), broker)
+        await shop.create()
+        async with SagaView(ORDERS, store=store, broker=broker, **options) as view, shop.open(*participants):
+            yield shop, view, store
+        await shop.close()
+
+
+async def until(view: SagaView, saga_id: str, status: SagaStatus) -> None:
+    async def is_so() -> bool:
+        try:
+            return (await view.of(saga_id)).status is status
+        except UnknownSaga:
+            return False
+
+    await eventually(is_so, lambda: view.of(saga_id))
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "status", "names"),
+    [
+        ("", SagaStatus.COMPLETED, ["order.placed", "stock.reserved", "payment.taken", "order.shipped"]),
+        ("inventory", SagaStatus.COMPENSATED, ["order.placed", "stock.missing", "order.cancelled"]),
+    ],
+)
+def test_a_saga_is_seen_from_its_first_event_to_its_end(
+    tmp_path: Path, fails_at: str, status: SagaStatus, names: list[str]
+) -> None:
+    """Status and timeline come of the events alone; a list shows the same."""
+
+    async def main() -> None:
+        async with seen(tmp_path, *PARTICIPANTS) as (shop, view, store):
+            await shop.place("o-1", fails_at)
+            await until(view, "o-1", status)
+            assert [one.name for one in (await view.of("o-1")).timeline] == names
+            (listed,) = await store.views.find(Query(name="orders", saga_id="o-1"))
+            assert (listed.status, listed.wake_at) == (status.value, None)
+
+    asyncio.run(main())
+
+
+def test_what_is_missing_is_told_by_who_should_have_sent_it(tmp_path: Path) -> None:
+    """With payments away a saga stands still, and the view says at whom."""
+
+    async def main() -> None:
+        async with seen(tmp_path, Inventory) as (shop, view, _), shop.sender("orders"):
+            await shop.place("o-1")
+
+            async def is_waiting() -> bool:
+                found = await view._views.find(Query(saga_id="o-1"))
+                return bool(found) and any(one.of == "payments.charge" for one in (await view.of("o-1")).missing)
+
+            await eventually(is_waiting, lambda: view.of("o-1"))
+            assert (await view.of("o-1")).status is SagaStatus.RUNNING
+
+    asyncio.run(main())
