@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import apsw
 
+from atone.broker import Relayed
 from atone.store import (
     FINAL_STATUSES,
     Claimed,
@@ -23,12 +24,14 @@ from atone.store import (
     Delivery,
     Lease,
     Loaded,
+    Outstanding,
     Query,
     StoredPlan,
     Summary,
     Turn,
     TurnResult,
 )
+from atone.stores._memory_outbox import MemoryOutbox
 from atone.stores.memory import MemoryStore
 from atone.stores.sqlite import SqliteStore
 
@@ -600,7 +603,185 @@ class SummariesChangeTheirAge(Broken):
         return [one._replace(created_at=self._clock()) for one in await super().find(query)]
 
 
+# -- the outbox
+
+
+class BrokenOutbox(Broken):
+    """Relays from an outbox of another kind."""
+
+    kind: type[MemoryOutbox] = MemoryOutbox
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._outbox = self.kind()
+
+
+class MessagesAreForgotten(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        return super()._append(worker, turn._replace(messages=()), now)
+
+
+class OnlyBirthsPost(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        return super()._append(worker, turn if turn.birth else turn._replace(messages=()), now)
+
+
+class MessagesAreTurnedRound(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        return super()._append(worker, turn._replace(messages=turn.messages[::-1]), now)
+
+
+class MessagesLoseTheirHeaders(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        bare = tuple(one._replace(headers={}) for one in turn.messages)
+        return super()._append(worker, turn._replace(messages=bare), now)
+
+
+class WhateverBecameOfATurnItsMessagesWait(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        result = super()._append(worker, turn, now)
+        if result is not APPLIED:
+            self._outbox.post(turn.messages, now)
+        return result
+
+
+class ResendsPostAgain(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        saga = self.saga(turn)
+        if saga is not None and self._stands(saga, turn):
+            self._outbox.post(turn.messages, now)
+        return super()._append(worker, turn, now)
+
+
+class TurnsWithMessagesKeepTheSaga(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        if turn.messages and turn.hot is not None:
+            turn = turn._replace(hot=turn.hot._replace(owned=True))
+        return super()._append(worker, turn, now)
+
+
+class OnlyRowsAreTooLarge(Broken):
+    def _append(self, worker: str, turn: Turn, now: float) -> TurnResult:
+        self._row_bytes_max = ROW_BYTES_MAX if len(turn.entries) > ROW_BYTES_MAX else 10**9
+        return super()._append(worker, turn, now)
+
+
+class PublishedMessagesStay(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801 - what the store is made of
+        def settle(self, published: Any, refused: Any, now: float) -> None:
+            super().settle((), refused, now)
+
+
+class RefsAreUsedAgain(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def post(self, messages: Any, now: float) -> None:
+            self._refs = count(max(self._waiting, default=0) + 1)
+            super().post(messages, now)
+
+
+class UnknownRefsAreAnError(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def settle(self, published: Any, refused: Any, now: float) -> None:
+            assert all(ref in self._waiting for ref in published)
+            super().settle(published, refused, now)
+
+
+class RefusedMessagesVanish(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def settle(self, published: Any, refused: Any, now: float) -> None:
+            super().settle([*published, *refused], {}, now)
+
+
+class RefusedMessagesBlockTheirKey(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def settle(self, published: Any, refused: Any, now: float) -> None:
+            super().settle(published, {}, now)
+            for ref in refused:
+                self._waiting[ref].claimed_until = float("inf")
+
+
+class ChangedOutbox(MemoryOutbox):
+    """Hands out what it should not, or not what it should."""
+
+    def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+        return super()._claimable(relay, now)
+
+    def _claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+        return self.claimable(relay, now)
+
+
+class ClaimsHoldOneRowAndNotItsKey(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            return ((ref, one) for ref, one in sorted(self._waiting.items()) if one.claimed_until <= now)
+
+
+class ClaimsHoldEverything(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            is_held = any(one.claimed_until > now for one in self._waiting.values())
+            return iter(()) if is_held else super().claimable(relay, now)
+
+
+class ClaimsAreNotKept(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            return super().claimable(relay, now + 10**6)
+
+
+class ClaimsEndTooEarly(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            return super().claimable(relay, now + 0.125)
+
+
+class ClaimsEndTooLate(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            return super().claimable(relay, now - 0.125)
+
+
+class RepeatedCallsFindNothing(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            return super().claimable(uuid4().hex, now)
+
+
+class TheNewestComeFirst(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            return reversed([*super().claimable(relay, now)])
+
+
+class AWatermarkMoves(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        seen = 0
+
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            found = [(ref, one) for ref, one in super().claimable(relay, now) if ref > self.seen]
+            self.seen = max((ref for ref, _ in found), default=self.seen)
+            return iter(found)
+
+
+class LimitsAreIgnored(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def claim(self, relay: str, limit: int, now: float, until: float) -> Relayed:
+            return super().claim(relay, 100, now, until)
+
+
+class ClaimedMessagesAreNotCounted(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def outstanding(self, now: float) -> Outstanding:
+            found = super().outstanding(now)
+            return found._replace(waiting=sum(one.claimed_until <= now for one in self._waiting.values()))
+
+
 # -- transactions of the caller
+
+
+class StartsPostNothing(SqliteStore):
+    async def start(self, turn: Turn, *, connection: object) -> TurnResult:
+        return await super().start(turn._replace(messages=()), connection=connection)
 
 
 class StartsCommitAtOnce(SqliteStore):
@@ -634,6 +815,6 @@ def every(kind: type) -> Iterator[type]:
         yield from every(child)
 
 
-SHAPES = {ChangedClaim, ChangedDelivery}
+SHAPES = {ChangedClaim, ChangedDelivery, BrokenOutbox}
 BROKEN = [kind for kind in every(Broken) if kind not in SHAPES]
-BROKEN_IN_SQL = [StartsCommitAtOnce, StartsAreNeverTaken, StartsWaitForEver]
+BROKEN_IN_SQL = [StartsPostNothing, StartsCommitAtOnce, StartsAreNeverTaken, StartsWaitForEver]

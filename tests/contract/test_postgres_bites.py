@@ -22,6 +22,7 @@ from atone.stores import (
     _postgres_commit,
     _postgres_early,
     _postgres_line,
+    _postgres_outbox,
     _postgres_read,
     _postgres_requests,
     _postgres_start,
@@ -137,6 +138,51 @@ FAULTS: list[tuple[ModuleType, str, str, str, str]] = [
         "CAST(:wake_at AS float8)",
         "a_start_inside_a_transaction_is_due_unless_it_says_when",
     ),
+    # The outbox: a message goes with its turn, a head is claimed with its key, for a while.
+    (
+        _postgres_outbox,
+        "_ALSO_POSTED",
+        "OR EXISTS (SELECT FROM fit AS f",
+        "OR true OR EXISTS (SELECT FROM fit AS f",
+        "a_turn_that_is_not_applied_posts_nothing",
+    ),
+    (
+        _postgres_outbox,
+        "_ALSO_POSTED",
+        "WHERE EXISTS (SELECT FROM birth AS b WHERE b.key = m.saga) OR",
+        "WHERE",
+        "messages_wait_in_the_order_of_their_turns",
+    ),
+    (
+        _postgres_outbox,
+        "_ALSO_POSTED",
+        "ORDER BY m.place",
+        "ORDER BY m.place DESC",
+        "messages_wait_in_the_order_of_their_turns",
+    ),
+    (
+        _postgres_outbox,
+        "_CLAIM",
+        "AND e.ref < o.ref",
+        "AND e.ref < o.ref AND false",
+        "what_is_claimed_holds_up_its_key_and_no_other",
+    ),
+    (_postgres_outbox, "_CLAIM", "o.claimed_until <= clock() OR", "true OR", "a_claim_ends_with_its_time"),
+    (_postgres_outbox, "_CLAIM", "OR o.claimed_by = $1", "", "a_claim_is_given_again_under_its_own_name"),
+    (
+        _postgres_outbox,
+        "_CLAIM",
+        "LIMIT $2 FOR UPDATE OF o SKIP LOCKED\n), mine",
+        "FOR UPDATE OF o SKIP LOCKED\n), mine",
+        "a_limit_cuts_keys_behind_and_never_in_between",
+    ),
+    (
+        _postgres_outbox,
+        "_SETTLE",
+        " || $2::bigint[]",
+        "",
+        "what_is_refused_is_set_aside_and_its_key_goes_on",
+    ),
     (_postgres_read, "_LOAD", "j.version > $2", "(j.version > $2) IS NOT NULL", "rows_are_loaded_above_a_version"),
     (_postgres_read, "_LOAD", "SELECT s.*, ", _WITHOUT_OWNER, "a_reload_tells_whose_a_saga_is"),
 ]
@@ -167,9 +213,9 @@ def test_a_statement_without_this_condition_fails_the_contract(
         asyncio.run(CHECKS[check](postgres_bench.shared_place().subject))
 
 
-def _races(postgres_bench: Bench, change: pytest.MonkeyPatch) -> Any:
+def _races(change: pytest.MonkeyPatch, name: str = "test_postgres_races") -> Any:
     """Load the races anew, with an end to their patience: a lock that nobody takes is never waited for."""
-    file = Path(__file__).parents[1] / "postgres" / "test_postgres_races.py"
+    file = Path(__file__).parents[1] / "postgres" / f"{name}.py"
     spec = importlib.util.spec_from_file_location("races_that_must_fail", file)
     assert spec is not None
     assert spec.loader is not None
@@ -182,7 +228,7 @@ def _races(postgres_bench: Bench, change: pytest.MonkeyPatch) -> Any:
             assert time.monotonic() < end, "what had to happen did not"
             await asyncio.sleep(0.01)
 
-    change.setattr(races, "until", until)
+    change.setattr(races, "until", until, raising=False)
     return races
 
 
@@ -223,7 +269,7 @@ def test_a_statement_without_this_lock_loses_a_race(
 ) -> None:
     """The race that is named ends otherwise."""
     without(monkeypatch, module, name, old, new)
-    races = _races(postgres_bench, monkeypatch)
+    races = _races(monkeypatch)
     with pytest.raises((AssertionError, AtoneError)):
         getattr(races, race)(postgres_bench, *values)
 
@@ -241,6 +287,36 @@ def test_a_take_over_in_one_snapshot_forgets_what_was_born_meanwhile(
             return await claim(session, *values)
 
     monkeypatch.setattr(_postgres_claim, "claim", in_one_snapshot)
-    races = _races(postgres_bench, monkeypatch)
+    races = _races(monkeypatch)
     with pytest.raises((AssertionError, AtoneError)):
         races.test_a_birth_under_way_when_its_worker_is_declared_dead_is_not_forgotten(postgres_bench)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "race"),
+    [
+        (
+            "LIMIT $2 FOR UPDATE OF o SKIP LOCKED\n), taken",
+            "LIMIT $2\n), taken",
+            "test_a_key_whose_head_another_relay_is_claiming_is_left_out_whole",
+        ),
+        (
+            "AND e.ref < o.ref)",
+            "AND e.ref < o.ref AND e.claimed_until > clock())",
+            "test_what_follows_a_message_that_is_being_forgotten_waits_for_that",
+        ),
+        (
+            "FOR UPDATE OF o SKIP LOCKED\n), mine",
+            "FOR UPDATE OF o NOWAIT\n), mine",
+            "test_who_comes_late_with_what_it_published_holds_up_nobody",
+        ),
+    ],
+)
+def test_a_claim_of_messages_without_this_loses_a_race(
+    old: str, new: str, race: str, postgres_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two relays would have one key at a time, or one would wait for the other."""
+    without(monkeypatch, _postgres_outbox, "_CLAIM", old, new)
+    races = _races(monkeypatch, "test_outbox_races")
+    with pytest.raises((AssertionError, AtoneError)):
+        getattr(races, race)(postgres_bench)

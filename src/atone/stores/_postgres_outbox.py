@@ -91,11 +91,15 @@ class Wish(NamedTuple):
     lease_seconds: float
 
 
-@cache
 def with_messages(statement: str) -> str:
     """Return the statement of a commit that also posts messages, given as six columns more."""
+    return _posting(statement, _ALSO_POSTED)
+
+
+@cache
+def _posting(statement: str, posts: str) -> str:
     assert statement.count(_PLAIN_END) == 1, "it ends otherwise than it did"
-    return statement.replace(_PLAIN_END, _ALSO_POSTED)
+    return statement.replace(_PLAIN_END, posts)
 
 
 def columns_of_messages(turns: Sequence[Turn]) -> Sequence[Sequence[Any]]:

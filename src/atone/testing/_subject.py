@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -119,6 +120,11 @@ class Lab:
     def key(self) -> bytes:
         """Return a new key, larger than all before it."""
         return next(self._numbers).to_bytes(8, "big") + uuid4().bytes[:8]
+
+    @cached_property
+    def poster(self) -> str:
+        """A worker that writes whenever it is asked to, for it never runs out."""
+        return self.worker(1_000_000.0)
 
     def worker(self, lease_seconds: float = LEASE_SECONDS, plans: Sequence[StoredPlan] = ()) -> str:
         """Register a worker and return its id."""

@@ -7,7 +7,15 @@ it is given. Called by tests.
 
 from __future__ import annotations
 
-from atone.testing import _early_checks, _journal_checks, _lease_checks, _look_checks, _request_checks, _takeover_checks
+from atone.testing import (
+    _early_checks,
+    _journal_checks,
+    _lease_checks,
+    _look_checks,
+    _outbox_checks,
+    _request_checks,
+    _takeover_checks,
+)
 from atone.testing._subject import Check, ContractBroken, Joined, Subject
 
 __all__ = ["STORE_CHECKS", "Check", "ContractBroken", "Joined", "Subject"]
@@ -19,4 +27,5 @@ STORE_CHECKS: tuple[Check, ...] = (
     *_request_checks.CHECKS,
     *_early_checks.CHECKS,
     *_look_checks.CHECKS,
+    *_outbox_checks.CHECKS,
 )
