@@ -13,6 +13,7 @@ import pytest
 
 from atone.barrier import Undo
 from atone.integrations.fastapi import PROBLEMS
+from atone.isolation import Changed
 from tests.test_readme import imported, python_of
 
 ROOT = Path(__file__).parent.parent
@@ -57,3 +58,22 @@ def test_each_exception_that_is_a_problem_is_told() -> None:
     """In the table of statuses."""
     names = {kind.__name__ for kind in PROBLEMS if isinstance(kind, type)} - {"MessageError"}
     assert [name for name in names if f"`{name}`" not in PAGE] == []
+
+
+def test_the_locks_of_the_page_keep_sagas_apart(page: Any) -> None:
+    """Held until the saga ends, reread, and a pair that commutes."""
+    with page.database() as connection:
+        connection.execute("CREATE TABLE accounts (id TEXT PRIMARY KEY, cents INTEGER, version INTEGER)")
+        connection.execute("INSERT INTO accounts VALUES ('ann', 100, 1), ('bob', 0, 1), ('cem', 0, 1)")
+        page.locks.create_table(connection)
+    page.move("one", "ann", "bob", 30)
+    with pytest.raises(page.Locked, match="held by saga 'one'"):
+        page.move("two", "bob", "cem", 30)
+    assert page.ended("one") == ["ann", "bob"]
+    page.move("two", "bob", "cem", 30)
+    with pytest.raises(Changed):
+        page.close("bob", 1)
+    page.close("bob", 3)
+    with page.database() as connection:
+        assert connection.execute("SELECT id, cents FROM accounts").fetchall() == [("ann", 70), ("cem", 30)]
+    page.test_deposits_commute()

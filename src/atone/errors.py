@@ -200,3 +200,30 @@ class InProgress(AtoneError, RetryAfter):
     """Somebody else works under this key at the moment. Nothing was done; ask again after `seconds`."""
 
     code = "in_progress"
+
+
+class Locked(AtoneError, RetryAfter):
+    """Another saga holds the resource. Nothing was written; ask again after `seconds`."""
+
+    code = "locked"
+
+    def __init__(self, saga: str, resource: str, holder: str, seconds: float) -> None:
+        super().__init__(seconds, f"{resource!r} is held by saga {holder!r} until it ends; ask again later")
+        self.saga, self.resource, self.holder = saga, resource, holder
+
+
+class DeadlockFound(AtoneError, Reject):
+    """Several sagas wait for each other's locks, and this one is to turn back. Nothing was written."""
+
+    code = "deadlock_found"
+
+    def __init__(self, sagas: tuple[str, ...]) -> None:
+        waits = " waits for ".join(repr(saga) for saga in (*sagas, sagas[0]))
+        super().__init__(f"deadlock: saga {waits}; the first one gives way")
+        self.sagas = sagas
+
+
+class Changed(AtoneError, Reject):
+    """What the saga had read is not as it was. Nothing was written; the saga turns back."""
+
+    code = "changed"
