@@ -307,8 +307,8 @@ class Runner:
             elif type(command) is Alert:
                 known = _fields(self, self._host, step=command.step)
                 log.warning(_KEEPS_FAILING, decision.saga.saga_id, command.step, command.failures, extra=known)
-        if self.bound.plan.has_commands:
-            self._build(decision)
+        if self.bound.plan.has_commands and (fact := _built(self.bound, self._host, decision)) is not None:
+            self._facts.appendleft(fact)  # told before anything else, for it is of this very state
         self._alarm.stop()
         if self._host.draining:
             # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
@@ -321,19 +321,20 @@ class Runner:
         elif decision.wake_at is not None:
             self._alarm.set(max(0.0, decision.wake_at - self._host.now()), self._woke)
 
-    def _build(self, decision: Decision) -> None:
-        """Build the messages that are asked for, and tell them before anything else: they are of this very state."""
-        wanted = [command for command in decision.commands if type(command) is AskMessage]
-        if not wanted:
-            return
-        told = [self._host.invoker.message(self.bound, decision.saga, one) for one in wanted]
-        failed = [one for one in told if isinstance(one, facts.MessageFailed)]
-        built = tuple(one for one in told if isinstance(one, facts.Built))
-        self._facts.appendleft(failed[0] if failed else facts.MessagesBuilt(wanted[0].version, built))
-
     def _woke(self) -> None:
         if not self.gone:
             self.tell(facts.Woke())
+
+
+def _built(bound: BoundSaga, host: Host, decision: Decision) -> Fact | None:
+    """Build the messages that a decision asks for, and return what is to be told of them."""
+    wanted = [command for command in decision.commands if type(command) is AskMessage]
+    if not wanted:
+        return None
+    told = [host.invoker.message(bound, decision.saga, one) for one in wanted]
+    failed = [one for one in told if isinstance(one, facts.MessageFailed)]
+    built = tuple(one for one in told if isinstance(one, facts.Built))
+    return failed[0] if failed else facts.MessagesBuilt(wanted[0].version, built)
 
 
 def _parking(runner: Runner, host: Host, why: str, version: int) -> Turn:
