@@ -19,6 +19,7 @@ from atone._core.keys import part_of_saga, part_of_step
 from atone._messaging.events import DEFAULT_TENANT, Event
 from atone._messaging.relay import Relay
 from atone._participant.bound import Bound, Kept, Types, kind_of
+from atone._participant.commanded import Commanded
 from atone._participant.consumer import Consumer
 from atone._participant.database import Database
 from atone._participant.sending import Sending
@@ -133,7 +134,7 @@ class Service:
                 broker = await stack.enter_async_context(open_broker(broker))
             await self._database.run(self._tables.create)
             relay = Relay(Relaying(self._tables.outbox, self._database), broker)
-            consumers = [await self._consumer(bound, broker, relay) for bound in self._bound]
+            consumers = [one for bound in self._bound for one in await self._consumers(bound, broker, relay)]
             relay.start()
             stack.push_async_callback(relay.close, grace_seconds=self._grace_seconds)
             for consumer in consumers:
@@ -166,12 +167,17 @@ class Service:
             trace_headers=trace_headers,
         )
 
-    async def _consumer(self, bound: Bound, broker: Broker, relay: Relay) -> Consumer:
+    async def _consumers(self, bound: Bound, broker: Broker, relay: Relay) -> list[Consumer]:
+        """Hear the choreography's events, and the commands of orchestrators."""
         taking = Taking(bound, self._tables, self._database, relay.nudge)
-        topics = bound.map.hears(bound.name)
-        consumer = Consumer(broker, bound.group, topics, taking.take, in_flight=self._in_flight)
-        await consumer.start()
-        return consumer
+        commanded = Commanded(bound, self._tables, self._database, relay.nudge)
+        consumers = [
+            Consumer(broker, bound.group, bound.map.hears(bound.name), taking.take, in_flight=self._in_flight),
+            Consumer(broker, commanded.group, commanded.topics, commanded.take, in_flight=self._in_flight),
+        ]
+        for consumer in consumers:
+            await consumer.start()
+        return consumers
 
 
 def _bound(choreography: Choreography, participant: Participant, tables: ServiceTables) -> Bound:

@@ -23,7 +23,7 @@ class HandlerCode:
 
     `is_async`: call it on the event loop and await what it returns; otherwise in a thread. `returns` is the type that
     the result is kept as for the undo. `overdue` makes the event of a time-out, `overdue(participant, done)`; without
-    it the event's class is called with nothing.
+    it the event's class is called with nothing. `writes`: it changes rows on the connection that it is given.
     """
 
     spec: Handler
@@ -31,6 +31,7 @@ class HandlerCode:
     is_async: bool
     returns: Any
     overdue: Callable[..., Any] | None = None
+    writes: bool = True
 
 
 def handlers_of(participant: type[Participant]) -> tuple[HandlerCode, ...]:
@@ -101,7 +102,7 @@ def _code(
         retry=said.retry or DEFAULT_RETRY,
         timeout_seconds=said.timeout_seconds or DEFAULT_TIMEOUT_SECONDS,
     )
-    return HandlerCode(spec, said.function, signature.is_async, signature.returns, overdue)
+    return HandlerCode(spec, said.function, signature.is_async, signature.returns, overdue, said.writes)
 
 
 def _expectation(said: Declared) -> Expectation | None:

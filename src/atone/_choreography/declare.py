@@ -54,6 +54,7 @@ class Declared:
     retry: Retry | None = None
     timeout_seconds: float | None = None
     overdue: Function | None = None
+    writes: Any = True
 
     @property
     def name(self) -> str:
@@ -296,4 +297,5 @@ def _declared(
         at_most,
         retry,
         duration(where, "timeout", options.get("timeout")),
+        writes=options.get("writes", True),
     )

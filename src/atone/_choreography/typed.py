@@ -34,10 +34,15 @@ class NoEvent:
 
 
 class UndoOptions(TypedDict, total=False):
-    """What `@x.undo` takes besides `emits`."""
+    """What `@x.undo` takes besides `emits`.
+
+    `writes=False`: it changes no row on `ctx.connection`, as one that only sends a mail; otherwise its first run that
+    changes none is refused, since then its rows lie elsewhere.
+    """
 
     retry: Retry | None
     timeout: Seconds | None
+    writes: bool
 
 
 class ReactsOptions(UndoOptions, total=False):

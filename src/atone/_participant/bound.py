@@ -45,6 +45,7 @@ class Types:
     def __init__(self, choreography: Choreography, codec: Codec) -> None:
         self._types = choreography.event_types
         self._codec = codec
+        self._plain = codec.plain
         self.map: EventMap = choreography.event_map
 
     def value(self, name: str, body: bytes, saga_id: str) -> Any:
@@ -53,6 +54,17 @@ class Types:
             return self._codec.schema(self._types[name]).decode(body, self._context(name, saga_id))
         except PayloadError as wrong:
             raise MessageError(f"The body of {name} can't be read: {wrong}") from wrong
+
+    def plain(self, name: str, body: bytes) -> Any:
+        """Return the value of a command's body, which is never encrypted. Raises MessageError as `value`."""
+        try:
+            return self._plain.schema(self._types[name]).decode(body)
+        except PayloadError as wrong:
+            raise MessageError(f"The body of {name} can't be read: {wrong}") from wrong
+
+    def bare(self, name: str, body: bytes, saga_id: str) -> bytes:
+        """Return a body as JSON that is not encrypted, as a reply is sent."""
+        return self._codec.unseal(body, self._context(name, saga_id))
 
     def body(self, value: Any, saga_id: str) -> tuple[EventSpec, bytes]:
         """Return what an event is called, and its body.

@@ -53,7 +53,7 @@ class Call:
         """Call the user's function and see that it has changed rows here, once for each function."""
         proven = self._bound.proven
         function = self._code.function
-        if function in proven or not getattr(self._code, "writes", True):
+        if function in proven or not self._code.writes:
             return await self._run(*more)
         face = face_of(connection)
         before = await changes(face)
