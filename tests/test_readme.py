@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from atone import Orchestrator, Reject
+from atone._core.event_checks import CODES
 from atone.cli.targets import sagas_of
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,22 @@ def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(watched(guide))
 
 
+def test_the_choreography_page_s_code_runs(tmp_path: Path) -> None:
+    """Its blocks are one module: the choreography is built, found to be sound, and draws itself."""
+    blocks = python_of((ROOT / "docs" / "choreography.md").read_text(encoding="utf-8"))
+    page = imported(tmp_path, "choreography_blocks", "\n\n".join(blocks))
+
+    assert page.checked() == []
+    assert page.drawn().startswith("flowchart")
+
+
+def test_the_choreography_page_names_every_finding() -> None:
+    """The table of findings and the checks have the same codes."""
+    page = (ROOT / "docs" / "choreography.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", page.partition("## Findings")[2], re.MULTILINE)
+    assert {code for row in rows for code in re.findall(r"`(\w+)`", row)} == set(CODES)
+
+
 def test_the_fleet_page_s_code_runs(postgres_bench: Any, tmp_path: Path) -> None:
     """Its blocks are one module: a worker and a starter on one PostgreSQL, and the target as the command takes it."""
     place = postgres_bench.place()
@@ -151,6 +168,7 @@ def test_the_promise_stands_word_for_word() -> None:
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
+        "docs/choreography.md",
         "docs/command-line.md",
         "docs/fleet.md",
         "docs/participants.md",

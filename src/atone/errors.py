@@ -15,9 +15,13 @@ class AtoneError(Exception):
 
 
 class DefinitionError(AtoneError, TypeError):
-    """A saga definition is wrong; raised when the class is made or the orchestrator is built."""
+    """A saga definition is wrong; raised when the class is made or the orchestrator is built.
+
+    Of a choreography `findings` holds all that is wrong with it: code, place and message of each.
+    """
 
     code = "definition"
+    findings: tuple[tuple[str, str, str], ...] = ()
 
 
 class DefinitionMismatch(AtoneError):

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from atone._choreography.compiled import HandlerCode, by_name, events_of, handlers_of
+from atone._choreography.draw import draw
 from atone._choreography.events import events_in, is_name, is_whole, spec_of
 from atone._choreography.participant import Participant, name_of
 from atone._core.event_checks import Finding, findings
@@ -71,13 +72,20 @@ class Choreography:
         """Return what is wrong with the whole, each with a code and the line to add; nothing if it may run."""
         return findings(self.event_map)
 
+    def mermaid(self) -> str:
+        """Return the event map as a Mermaid flowchart: the way forward solid, the undos and time-outs dashed."""
+        return draw(self.event_map)
+
     def _refuse_findings(self) -> None:
         found = self.findings()
         if found:
             lines = "\n".join(f"  - {one.code}: {one.message}" for one in found)
-            raise DefinitionError(
-                f"{self.name} can't work as declared:\n{lines}\nAdd what is missing, or pass check=False to look at it."
+            error = DefinitionError(
+                f"{self.name} can't work as declared:\n{lines}\n"
+                f"Change what is named there, or pass check=False to look at the whole."
             )
+            error.findings = found
+            raise error
 
     @cached_property
     def handlers(self) -> Mapping[str, Mapping[str, HandlerCode]]:

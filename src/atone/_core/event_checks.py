@@ -13,6 +13,13 @@ from typing import NamedTuple
 from atone._core.event_map import EventMap, Handler
 from atone._core.event_worlds import WORLDS_MAX, World, cycles, worlds
 
+CODES = (
+    "duplicate_event", "duplicate_participant", "no_start", "no_end", "no_compensating_end", "failure_as_end",
+    "nobody_listens", "nobody_emits", "silent_undo", "undo_fails", "undo_on_the_way_forward", "undo_waits", "both_ways",
+    "unbounded_cycle", "no_undo", "failure_misses_undo", "failure_after_pivot", "never_completes", "never_compensates",
+    "ends_twice", "never_runs", "expects_nothing", "too_many_ways",
+)  # fmt: skip
+
 
 class Finding(NamedTuple):
     """One thing that is wrong: a stable code, the event or handler it is about, and what to do, in words."""

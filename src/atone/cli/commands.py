@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 from atone._runtime.reader import glimpse
 from atone.cli.advice import explain_saga, preview_saga
 from atone.cli.asking import Wish, change, checked
+from atone.cli.checking import check_targets
 from atone.cli.exits import Exit, Stop
 from atone.cli.listing import list_sagas
 from atone.cli.migrating import Change, migrate
@@ -282,6 +283,17 @@ def migrate_(
     """Make a store's tables, or bring them up to date; a second time it does nothing."""
     change = Change(store=store, sql=sql, post=post, roles=roles, after=after)
     return asyncio.run(migrate(Output(json), change))
+
+
+@app.command
+def check(
+    *targets: Annotated[str, Parameter(name="TARGET", help="package.module, or package.module:name.")],
+    json: Annotated[bool, Parameter(negative=(), help="Answer in JSON.")] = False,
+) -> int:
+    """Say whether sagas and choreographies can work as declared; exit status 1 if anything is found."""
+    if not targets:
+        raise Stop(Exit.USAGE, "usage", "Say what to check. Add: package.module")
+    return check_targets(Output(json), targets)
 
 
 def _change(where: Where, wish: Wish) -> Exit:
