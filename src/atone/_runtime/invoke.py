@@ -21,7 +21,7 @@ from types import CoroutineType
 from typing import Any, cast
 
 from atone._core import facts
-from atone._core.commands import AskMessage, Call
+from atone._core.commands import AskMessage, Call, Decision
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga, BoundStep, Kept
@@ -134,8 +134,17 @@ class Invoker:
             raise error
         return value
 
-    def message(self, bound: BoundSaga, state: SagaState, wanted: AskMessage) -> facts.Built | facts.MessageFailed:
-        """Build a command's message; whatever goes wrong, nothing was sent, and a person must know."""
+    def messages(self, bound: BoundSaga, decision: Decision) -> Fact | None:
+        """Build the messages that a decision asks for, if it does, and say what came of that."""
+        wanted = [command for command in decision.commands if type(command) is AskMessage]
+        told = [self._message(bound, decision.saga, one) for one in wanted]
+        failed = [one for one in told if isinstance(one, facts.MessageFailed)]
+        if failed or not told:
+            return failed[0] if failed else None
+        return facts.MessagesBuilt(wanted[0].version, tuple(one for one in told if isinstance(one, facts.Built)))
+
+    def _message(self, bound: BoundSaga, state: SagaState, wanted: AskMessage) -> facts.Built | facts.MessageFailed:
+        """Build one message; whatever goes wrong, nothing was sent, and a person must know."""
         name, operation, attempt, version = wanted
         step = bound.steps[name]
         try:

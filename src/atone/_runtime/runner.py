@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 from atone._core import facts
-from atone._core.commands import Alert, AskCondition, AskMessage, Call, Decision
+from atone._core.commands import Alert, AskCondition, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Operation, Problem
 from atone._core.journal import AttentionRaised, Entry, SagaParked
@@ -290,8 +290,7 @@ class Runner:
             self._facts.appendleft(facts.CameToNothing(fact.step, fact.operation, fact.attempt, why, repeatable=False))
             self._next()
         elif isinstance(fact, facts.MessagesBuilt):
-            first = fact.built[0]
-            self._facts.appendleft(facts.MessageFailed(fact.version, first.step, first.operation, why))
+            self._facts.appendleft(facts.MessageFailed(fact.version, *fact.built[0][:2], why))
             self._next()
         elif self.state is not None:
             self.park(str(why), self.state.version)
@@ -307,8 +306,8 @@ class Runner:
             elif type(command) is Alert:
                 known = _fields(self, self._host, step=command.step)
                 log.warning(_KEEPS_FAILING, decision.saga.saga_id, command.step, command.failures, extra=known)
-        if self.bound.plan.has_commands and (fact := _built(self.bound, self._host, decision)) is not None:
-            self._facts.appendleft(fact)  # told before anything else, for it is of this very state
+        if self.bound.plan.has_commands and (built := self._host.invoker.messages(self.bound, decision)) is not None:
+            self._facts.appendleft(built)  # before any other fact, for it is of this very state
         self._alarm.stop()
         if self._host.draining:
             # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
@@ -324,17 +323,6 @@ class Runner:
     def _woke(self) -> None:
         if not self.gone:
             self.tell(facts.Woke())
-
-
-def _built(bound: BoundSaga, host: Host, decision: Decision) -> Fact | None:
-    """Build the messages that a decision asks for, and return what is to be told of them."""
-    wanted = [command for command in decision.commands if type(command) is AskMessage]
-    if not wanted:
-        return None
-    told = [host.invoker.message(bound, decision.saga, one) for one in wanted]
-    failed = [one for one in told if isinstance(one, facts.MessageFailed)]
-    built = tuple(one for one in told if isinstance(one, facts.Built))
-    return failed[0] if failed else facts.MessagesBuilt(wanted[0].version, built)
 
 
 def _parking(runner: Runner, host: Host, why: str, version: int) -> Turn:
