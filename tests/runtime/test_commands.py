@@ -62,7 +62,7 @@ def test_nothing_is_held_while_a_reply_is_awaited(store: Opening) -> None:
             worker: Any = orchestrator._worker  # pyright: ignore[reportPrivateUsage]
             await until(lambda: not worker.runners)
             (info,) = await orchestrator.list()
-            assert (info.owner, info.wake_at is not None) == (None, True)
+            assert (info.worker, info.wake_at is not None) == (None, True)
             await desk.answers(sent, {"ref": "R1"})
             assert isinstance(await saga.outcome(timeout=20), Completed)
 
@@ -81,7 +81,7 @@ def test_a_refused_command_turns_the_saga_back(store: Opening) -> None:
             assert "sold out" in ended.cause
             other = await orchestrator.start(BookTrip, Order("2"), saga_id="2")
             await desk.refuses(await desk.hears("hotel.book"), "closed in winter")
-            assert await other.outcome(timeout=20) == Compensated("closed in winter")
+            assert await other.outcome(timeout=20) == Compensated("book: closed in winter")
             assert [message.topic for message in desk.heard] == ["hotel.book"] * 2
 
     run(main())
@@ -102,7 +102,7 @@ def test_a_command_is_undone_by_a_command(store: Opening) -> None:
             assert undo.headers[headers.ACTION_KEY] == booked.headers[headers.IDEMPOTENCY_KEY]
             assert undo.headers[headers.IDEMPOTENCY_KEY] != booked.headers[headers.IDEMPOTENCY_KEY]
             await desk.answers(undo)
-            assert await saga.outcome(timeout=20) == Compensated("no funds")
+            assert await saga.outcome(timeout=20) == Compensated("charge: no funds")
 
     run(main())
 
