@@ -572,6 +572,185 @@ USUAL = (
     ),
 )
 
+COMMANDS = (
+    Mutant(
+        "draft.py",
+        "        if body is None:\n            self._wanted += ((step, operation, attempt),)\n            return\n",
+        "        if body is None:\n"
+        "            self._wanted += ((step, operation, attempt),)\n"
+        "            body = b'null'\n",
+        "a message is known before its intent",
+        "test_commands::test_a_message_is_asked_for_before_anything_is_written",
+    ),
+    Mutant(
+        "replies.py",
+        "    if fact.version == draft.cold.version:\n",
+        "    if True:\n",
+        "a message says what the saga knows when it is sent",
+        "test_commands::test_a_message_says_what_the_saga_knew_when_it_is_sent",
+    ),
+    Mutant(
+        "replies.py",
+        "    if fact.version != draft.cold.version:\n        return\n",
+        "",
+        "nobody is called for a message of an earlier moment",
+        "test_commands::test_what_could_not_be_built_is_old_news_when_the_saga_has_gone_on",
+    ),
+    Mutant(
+        "draft.py",
+        "            if step.open is not None and not awaits_reply(self.plan.steps[at], step):\n",
+        "            if step.open is not None:\n",
+        "nothing is held while a reply is awaited",
+        "test_commands::test_a_message_goes_out_in_the_turn_of_its_intent",
+    ),
+    Mutant(
+        "draft.py",
+        "        if self._calls or self._asks or self._wanted:\n",
+        "        if self._calls or self._asks:\n",
+        "a saga whose message is being built is not let go",
+        "test_commands::test_a_message_is_asked_for_before_anything_is_written",
+    ),
+    Mutant(
+        "draft.py",
+        "        if not self.may_start:\n            self.wake(self.now)\n            return\n        now = self.now\n",
+        "        if not self.may_start and step.does is not COMMAND:\n"
+        "            self.wake(self.now)\n"
+        "            return\n"
+        "        now = self.now\n",
+        "a draining worker sends nothing",
+        "test_commands::test_a_draining_worker_sends_nothing",
+    ),
+    Mutant(
+        "attempts.py",
+        " or awaits_reply(step, state):\n        return\n",
+        ":\n        return\n",
+        "a command is not lost with a process",
+        "test_commands::test_nobody_runs_a_command_so_none_is_lost_with_a_worker",
+        checked=True,
+    ),
+    Mutant(
+        "decide.py",
+        "    expire_commands(draft)\n    if not draft.is_backward:\n        go_forward(draft)\n",
+        "    if not draft.is_backward:\n        go_forward(draft)\n",
+        "a command that nobody answers is given up",
+        "test_commands::test_a_command_that_nobody_answers_is_sent_again",
+    ),
+    Mutant(
+        "replies.py",
+        "and state.open.deadline <= draft.now:\n",
+        "and True:\n",
+        "a command is not given up before its deadline",
+        "test_commands::test_a_command_is_not_overdue_before_its_deadline",
+    ),
+    Mutant(
+        "replies.py",
+        "                draft.wake(state.open.deadline)\n",
+        "",
+        "somebody looks when a reply is overdue",
+        "test_commands::test_a_saga_that_turns_back_waits_for_the_commands_under_way",
+    ),
+    Mutant(
+        "decide.py",
+        "    if not await_replies(draft) and draft.rests()",
+        "    if (await_replies(draft) or True) and draft.rests()",
+        "a saga is not parked while a reply is awaited",
+        "test_commands::test_a_saga_is_not_parked_while_a_reply_is_awaited",
+    ),
+    Mutant(
+        "replies.py",
+        "    if not 0 < request.attempt <= sent.started:\n",
+        "    if False:\n",
+        "a reply to what was never sent is refused",
+        "test_commands::test_a_reply_that_can_mean_nothing_is_refused",
+    ),
+    Mutant(
+        "replies.py",
+        "    if step.does is not COMMAND or request.operation is PROBE or request.landed is None:\n",
+        "    if False:\n",
+        "only commands have replies",
+        "test_commands::test_a_reply_that_can_mean_nothing_is_refused",
+    ),
+    Mutant(
+        "replies.py",
+        "    if not attempts.is_news(state, request.attempt):\n",
+        "    if False:\n",
+        "a reply that comes twice counts once",
+        "test_commands::test_the_same_reply_counts_once",
+    ),
+    Mutant(
+        "replies.py",
+        "    if _is_awaited(state, request):\n        # All attempts",
+        "    if _is_awaited(state, request) and state.open.attempt == request.attempt:\n        # All attempts",
+        "a reply to an earlier attempt ends the present one",
+        "test_commands::test_a_reply_to_an_earlier_attempt_ends_the_present_one",
+    ),
+    Mutant(
+        "replies.py",
+        " or state.open.attempt != request.attempt:\n",
+        ":\n",
+        "a rejection clears its own attempt only, by message too",
+        "test_commands::test_a_rejection_of_an_earlier_attempt_clears_nothing",
+        checked=True,
+    ),
+    Mutant(
+        "replies.py",
+        "        attempts.landed_late(draft, facts.Succeeded(name, ACTION, request.attempt, result))\n",
+        "        pass\n",
+        "a late reply is not lost",
+        "test_commands::test_a_late_reply_after_the_turn_joins_the_list",
+        checked=True,
+    ),
+    Mutant(
+        "replies.py",
+        "    if not _is_awaited(state, request) and state.due is not COMPENSATION:\n",
+        "    if not _is_awaited(state, request):\n",
+        "a late reply to an undo counts",
+        "test_commands::test_a_late_reply_to_an_undo_counts",
+    ),
+    Mutant(
+        "replies.py",
+        "    if not _is_awaited(state, request) and state.due is not COMPENSATION:\n",
+        "    if state.status is StepStatus.COMPENSATED:\n",
+        "an undo that gave up is left to the person",
+        "test_commands::test_a_reply_to_an_undo_that_gave_up_is_left_to_the_person",
+    ),
+    Mutant(
+        "replies.py",
+        '            draft.record(CompensationGaveUp(fact.step, f"its command can\'t be sent: {fact.problem}"))\n',
+        '            draft.record(AttentionRaised(fact.step, "it can\'t be sent"))\n',
+        "an undo that can't be sent gives up",
+        "test_commands::test_an_undo_that_cannot_be_built_gives_up",
+    ),
+    Mutant(
+        "replies.py",
+        '        return None if known else f"',
+        '        return None if True else f"',
+        "a success after the end is told",
+        "test_commands::test_a_reply_to_a_saga_that_is_over_is_told_if_it_is_news",
+    ),
+    Mutant(
+        "replies.py",
+        "    if not request.landed or request.id in saga.seen:\n        return None\n",
+        "",
+        "a rejection after the end is no news",
+        "test_commands::test_a_reply_to_a_saga_that_is_over_is_told_if_it_is_news",
+    ),
+    Mutant(
+        "plan.py",
+        "if value is not None or key not in _LATER}",
+        "}",
+        "plans of before keep their hash",
+        "test_commands::test_plans_without_commands_keep_their_hash_and_text",
+    ),
+    Mutant(
+        "state.py",
+        "self.compensation.started > 0 or self.status is StepStatus.COMPENSATION_FAILED",
+        "self.compensation.started > 0",
+        "an undo that could not be sent stays given up when its action is seen to have landed",
+        "test_commands::test_a_late_reply_does_not_hide_an_undo_that_could_not_be_sent",
+    ),
+)
+
 PAGES = (
     Mutant(
         "preview.py",
@@ -603,4 +782,14 @@ PAGES = (
     ),
 )
 
-MUTANTS: tuple[Mutant, ...] = (*PAGES, *USUAL, *INTENT, *UNKNOWN, *DIRECTION, *COMPENSATION, *PIVOT, *OUTSIDE)
+MUTANTS: tuple[Mutant, ...] = (
+    *PAGES,
+    *COMMANDS,
+    *USUAL,
+    *INTENT,
+    *UNKNOWN,
+    *DIRECTION,
+    *COMPENSATION,
+    *PIVOT,
+    *OUTSIDE,
+)

@@ -24,6 +24,7 @@ _KINDS: dict[str, type] = {
         *typing.get_args(journal.Entry),
         *typing.get_args(facts.Fact),
         facts.Problem,
+        facts.Built,
         state.Request,
         state.Cause,
     )
@@ -74,7 +75,7 @@ def _from_json(hint: Any, data: Any) -> Any:
         # A payload that is there may be null; anything else that is null is not there.
         return None if data is None and bytes not in inner else _from_json(inner[0], data)
     if typing.get_origin(hint) is tuple:
-        return tuple(data)
+        return tuple(_from_json(typing.get_args(hint)[0], one) for one in data)
     if hint is bytes:
         return json.dumps(data, separators=(",", ":")).encode()
     if hint is float:

@@ -10,7 +10,20 @@ from collections.abc import Callable
 
 from atone._core import facts
 from atone._core.facts import Landed
-from tests.core.driver import COMPENSATION, Story, delay, event, fan, given, pivot, retriable, saga_of, step
+from tests.core.driver import (
+    COMPENSATION,
+    ONCE,
+    Story,
+    command,
+    delay,
+    event,
+    fan,
+    given,
+    pivot,
+    retriable,
+    saga_of,
+    step,
+)
 
 ORDER = saga_of(step("reserve"), step("pay"), pivot("ship"), retriable("confirm"))
 PROBED = saga_of(step("reserve"), pivot("ship", has_probe=True), retriable("confirm"))
@@ -198,6 +211,51 @@ def landed_during_undo() -> Story:
     return story.undoes("pay").asked("retry", step="pay").undoes("pay")
 
 
+TRIP = saga_of(command("book"), step("charge"), pivot("confirm"))
+
+
+def command_completed() -> Story:
+    """A step by message: asked for, sent with its intent, answered."""
+    return given(TRIP).sent_and_done("book").succeeds("charge", "confirm")
+
+
+def command_undone() -> Story:
+    """What comes after it is refused: another message undoes it."""
+    return given(TRIP).sent_and_done("book").rejects("charge").sent_and_undone("book")
+
+
+def command_rejected() -> Story:
+    """The participant refuses; what was done before is undone."""
+    return (
+        given(saga_of(step("reserve"), command("book")))
+        .succeeds("reserve")
+        .builds()
+        .replied("book", landed=False)
+        .undoes("reserve")
+    )
+
+
+def command_unanswered() -> Story:
+    """Nobody replies, it is sent again, and the answer to the first message ends the second."""
+    return given(TRIP).builds().wakes().wakes().builds().replied("book", 1).succeeds("charge", "confirm")
+
+
+def command_answered_too_late() -> Story:
+    """Given up and being undone when the reply comes; behind the barrier nobody is needed."""
+    story = given(saga_of(command("book", retry=ONCE), step("charge"))).builds().wakes().builds().replied("book", 1)
+    return story.replied("book", operation=COMPENSATION)
+
+
+def command_over_a_crash() -> Story:
+    """The worker is gone while the reply is awaited, and the reply comes before anybody has looked."""
+    return given(TRIP).builds().replied("book", wake=False).loses("book").succeeds("charge", "confirm")
+
+
+def command_not_built() -> Story:
+    """The code that builds a message raises: nothing was sent, and a person has it built again."""
+    return given(TRIP).fails_to_build().asked("retry", step="book").sent_and_done("book").succeeds("charge", "confirm")
+
+
 STORIES: dict[str, Callable[[], Story]] = {
     told.__name__: told
     for told in (
@@ -229,5 +287,12 @@ STORIES: dict[str, Callable[[], Story]] = {
         probed_at_the_cancel,
         landed_after_denial,
         landed_during_undo,
+        command_completed,
+        command_undone,
+        command_rejected,
+        command_unanswered,
+        command_answered_too_late,
+        command_over_a_crash,
+        command_not_built,
     )
 }

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import assert_never
 
 from atone import CannotTell, Compensated, Completed, Context, Failed, Landed, NeedsAttention, NotLanded, Orchestrator
-from atone import Saga, Tried, Unknown, delay, pivot, retriable, step, wait_for_event
+from atone import Saga, Tried, Unknown, command, delay, pivot, retriable, step, wait_for_event
 from atone.outcome import Outcome
-from domain import CardDeclined, Order, Payment, Reservation, Settled, Shipment
-from good import PlaceOrder, PlainFunctions
+from domain import Book, Booked, CancelBook, CardDeclined, Order, Payment, Reservation, Settled, Shipment
+from good import ByCommand, PlaceOrder, PlainFunctions
 
 
 class Inputs(Saga[Order]):
@@ -225,6 +225,74 @@ class Options(Saga[Order]):
     for_ever = wait_for_event("x", Settled)  # E
     forward = wait_for_event("x", Settled, timeout=1, on_timeout="forward")  # E
     no_type = wait_for_event("x", "Settled", timeout=1)  # E
+
+
+class Commands(Saga[Order]):
+    @command(no_compensation="sample")  # E
+    def no_reply(self, ctx: Context[Order]) -> Book:
+        raise NotImplementedError
+
+    @command(reply="Booked", no_compensation="sample")  # E
+    def reply_as_text(self, ctx: Context[Order]) -> Book:
+        raise NotImplementedError
+
+    @command(reply=Booked, rejects=(CardDeclined,), no_compensation="sample")  # E
+    def rejects_exceptions(self, ctx: Context[Order]) -> Book:
+        raise NotImplementedError
+
+    @command(reply=Booked, to=Book, no_compensation="sample")  # E
+    def topic_as_type(self, ctx: Context[Order]) -> Book:
+        raise NotImplementedError
+
+    @command(reply=Booked, deadline=3, no_compensation="sample")  # E
+    def deadline_of_a_command(self, ctx: Context[Order]) -> Book:
+        raise NotImplementedError
+
+    @command(reply=Booked)
+    def book(self, ctx: Context[Order]) -> Book:
+        raise NotImplementedError
+
+    @book.compensation
+    def undoes_the_message(self, ctx: Context[Order], tried: Tried[Book]) -> CancelBook:  # E
+        raise NotImplementedError
+
+    @book.compensation(to="x")
+    def undoes_nothing(self, ctx: Context[Order]) -> CancelBook:  # E
+        raise NotImplementedError
+
+    @book.probe
+    async def finds_the_message(self, ctx: Context[Order], tried: Tried[Booked]) -> Landed[Book]:  # E
+        raise NotImplementedError
+
+    @command(book, reply=Booked)
+    def takes_the_message(self, ctx: Context[Order], b: Book) -> Book:  # E
+        raise NotImplementedError
+
+    @pivot.command(book, reply=Payment, no_compensation="it is the pivot")  # E
+    def pivot_with_a_reason(self, ctx: Context[Order], b: Booked) -> Book:
+        raise NotImplementedError
+
+    @pivot.command(book, reply=Payment)
+    def pay(self, ctx: Context[Order], b: Booked) -> Book:
+        raise NotImplementedError
+
+    @pay.compensation  # E
+    def undoes_the_pivot(self, ctx: Context[Order], tried: Tried[Payment]) -> CancelBook:
+        raise NotImplementedError
+
+    @retriable.command(pay, reply=type(None))
+    def takes_the_wrong_reply(self, ctx: Context[Order], b: Booked) -> Book:  # E
+        raise NotImplementedError
+
+    @retriable.command(pay, reply=type(None), barrier=True)  # E
+    def retriable_with_a_barrier(self, ctx: Context[Order], p: Payment) -> Book:
+        raise NotImplementedError
+
+
+def use_of_commands(done: Completed, saga: ByCommand, ctx: Context[Order]) -> None:
+    print(done[ByCommand.book].id)  # E
+    print(saga.book(ctx).ref)  # E
+    saga.cancel_book(ctx, Tried[Book]("k", Unknown()))  # E
 
 
 class NoInput(Saga):  # E

@@ -36,6 +36,26 @@ class Settled:
     amount: int
 
 
+@dataclass(frozen=True)
+class Book:
+    ref: str
+
+
+@dataclass(frozen=True)
+class CancelBook:
+    ref: str
+
+
+@dataclass(frozen=True)
+class Booked:
+    ref: str
+
+
+@dataclass(frozen=True)
+class BookingRefused:
+    reason: str
+
+
 class CardDeclined(Exception): ...
 
 

@@ -11,6 +11,10 @@ from datetime import timedelta
 from typing import assert_never, assert_type
 
 from domain import (
+    Book,
+    Booked,
+    BookingRefused,
+    CancelBook,
     CardDeclined,
     Inventory,
     Order,
@@ -37,6 +41,7 @@ from atone import (
     Succeeded,
     Tried,
     Unknown,
+    command,
     delay,
     pivot,
     retriable,
@@ -138,6 +143,64 @@ class PlainFunctions(Saga[Order], name="Plain", deadline=timedelta(hours=1), on_
     @pause.when
     def wants_pause(self, ctx: Context[Order]) -> bool:
         return ctx.fence == 0
+
+
+class ByCommand(Saga[Order]):
+    """Steps that send messages: undone by one, at the point of no return, and after it."""
+
+    @step(no_compensation="a quotation binds nobody")
+    def quote(self, ctx: Context[Order]) -> Reservation:
+        return Reservation(ctx.saga_id)
+
+    @command(quote, reply=Booked, rejects=BookingRefused, timeout=timedelta(hours=1), retry=Retry(attempts=5))
+    def book(self, ctx: Context[Order], r: Reservation) -> Book:
+        return Book(r.id)
+
+    @book.compensation
+    def cancel_book(self, ctx: Context[Order], tried: Tried[Booked]) -> CancelBook:
+        return CancelBook(ctx.input.id if tried.result is None else tried.result.ref)
+
+    @book.probe
+    async def find_book(self, ctx: Context[Order], tried: Tried[Booked]) -> NotLanded:
+        return NotLanded()
+
+    @command(reply=Booked, to="hotel.book", after=(), at_most_once=True, on_unknown="backward")
+    def book_hotel(self, ctx: Context[Order]) -> dict[str, str]:
+        return {"ref": ctx.input.id}
+
+    @book_hotel.compensation(retry=Retry(attempts=20), timeout=60, to="hotel.cancel")
+    def cancel_hotel(self, ctx: Context[Order], tried: Tried[Booked]) -> dict[str, str]:
+        return {"ref": tried.idempotency_key}
+
+    @command(reply=list[int], no_compensation="a list binds nobody", barrier=False)
+    def list_rooms(self, ctx: Context[Order]) -> Book:
+        return Book(ctx.input.id)
+
+    @list_rooms.when
+    def wants_rooms(self, ctx: Context[Order]) -> bool:
+        return ctx.input.total > 0
+
+    @pivot.command(book, book_hotel, reply=Payment, timeout=60)
+    def pay(self, ctx: Context[Order], b: Booked, h: Booked) -> Book:
+        return Book(b.ref + h.ref)
+
+    @retriable.command(pay, reply=type(None), retry=Retry(maximum=60))
+    def thank(self, ctx: Context[Order], p: Payment) -> Book:
+        return Book(p.id)
+
+    @retriable(book, pay)
+    async def note(self, ctx: Context[Order], b: Booked, p: Payment) -> None:
+        print(b.ref, p.id)
+
+
+def commands_build_messages(saga: ByCommand, ctx: Context[Order], done: Completed) -> None:
+    assert_type(saga.book(ctx, Reservation("1")), Book)
+    assert_type(saga.cancel_book(ctx, Tried("k", Unknown())), CancelBook)
+    assert_type(done[ByCommand.book], Booked)
+    assert_type(done[ByCommand.list_rooms], list[int])
+    assert_type(done[ByCommand.pay], Payment)
+    nothing: Step[ByCommand, Order, None] = ByCommand.thank
+    print(nothing.name)
 
 
 class Wide(Saga[int], late_grace=0, recoveries_max=3, rollback_deadline=600):

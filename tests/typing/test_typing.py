@@ -86,12 +86,13 @@ def test_what_the_seed_read_from_the_wrong_event_is_flagged(flags: Flags, flaw: 
 
 def test_right_use_builds() -> None:
     """What checkers call right, the definition layer calls right as well."""
-    code = "import good; print(*(len(s.plan().steps) for s in (good.PlaceOrder, good.PlainFunctions, good.Wide)))\n"
+    sagas = "good.PlaceOrder, good.PlainFunctions, good.Wide, good.ByCommand"
+    code = f"import good; print(*(len(saga.plan().steps) for saga in ({sagas})))\n"
     code += "import good_choreography; print(len(good_choreography.loyal.event_map.handlers))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.stdout == "7 5 9\n7\n", done.stderr
+    assert done.stdout == "7 5 9 7\n7\n", done.stderr
 
 
 def _disagreements(text: str, flagged: set[int]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from atone._core import facts
 from atone._core.decide import decide
+from atone._core.draft import awaits_reply
 from atone._core.facts import Operation
 from atone._core.fold import fold
 from atone._core.forward import pivot_begun
@@ -100,17 +101,24 @@ def _acts(plan: Plan, saga: SagaState, now: float) -> list[str]:
 def _under_way(step: StepPlan, state: StepState, now: float) -> str:
     if state.open is None:
         raise AssertionError(f"step {step.name!r} is not under way: {state}")
-    verb = {
-        Operation.ACTION: f"{step.name} is being called",
-        Operation.PROBE: f"{step.name} is being asked whether it landed",
-        Operation.COMPENSATION: f"{step.name} is being undone",
-    }[state.open.operation]
+    if awaits_reply(step, state):
+        verb = {
+            Operation.ACTION: f"{step.name} was sent to {step.topic}, and a reply is awaited",
+            Operation.COMPENSATION: f"{step.name} is being undone by a command to {step.compensation_topic}",
+        }[state.open.operation]
+    else:
+        verb = {
+            Operation.ACTION: f"{step.name} is being called",
+            Operation.PROBE: f"{step.name} is being asked whether it landed",
+            Operation.COMPENSATION: f"{step.name} is being undone",
+        }[state.open.operation]
     return f"{verb} (attempt {state.open.attempt}, {span(state.open.deadline - now)} left)"
 
 
 def _waits(plan: Plan, saga: SagaState, step: StepPlan, state: StepState, now: float) -> str | None:
     if state.due is not None and state.due_at is not None:
-        what = "asked whether it landed" if state.due is Operation.PROBE else "called again"
+        again = "sent again" if step.does is Does.COMMAND else "called again"
+        what = "asked whether it landed" if state.due is Operation.PROBE else again
         return f"{step.name} is {what} in {span(state.due_at - now)}"
     if state.due_at is not None and step.does is Does.DELAY:
         return f"{step.name} ends in {span(state.due_at - now)}"
@@ -191,6 +199,9 @@ def _next_forward(plan: Plan, saga: SagaState, now: float) -> Iterator[str]:
             calls_person = step.on_timeout != "backward" or pivot_begun(plan, saga.steps)
             then = "a person is called" if calls_person else "the saga turns back"
             yield f"If event {step.event_name!r} does not come in {span(state.due_at - now)}, {then}."
+    for step, state in _pairs(plan, saga):
+        if state.open is not None and awaits_reply(step, state):
+            yield f"If nobody replies for {step.name} in {span(state.open.deadline - now)}, {_unanswered(step)}."
     if saga.deadline is not None and not pivot_begun(plan, saga.steps):
         is_late = "is not over"
         if plan.pivot is not None:
@@ -198,6 +209,14 @@ def _next_forward(plan: Plan, saga: SagaState, now: float) -> Iterator[str]:
         yield f"If it {is_late} in {span(saga.deadline - now)}, its deadline turns it back."
     if plan.pivot is not None and pivot_begun(plan, saga.steps):
         yield _past_pivot(plan.steps[plan.pivot].name, saga.steps[plan.pivot])
+
+
+def _unanswered(step: StepPlan) -> str:
+    if step.has_probe:
+        return "it is asked whether it landed"
+    if step.at_most_once:
+        return "it is undone" if step.on_unknown == "backward" else "a person is called"
+    return "it is sent again with the same key, as long as its retries allow"
 
 
 def _past_pivot(name: str, pivot: StepState) -> str:
@@ -276,7 +295,7 @@ def _retried(saga: SagaState, step: StepPlan, state: StepState) -> str:
         return "asks again whether it landed, with new attempts"
     if step.at_most_once and not step.barrier and state.doubt:
         return "calls it again although it may have landed, so it may have its effect twice"
-    return "calls it again now, with new attempts"
+    return f"{'sends' if step.does is Does.COMMAND else 'calls'} it again now, with new attempts"
 
 
 def _resolved(saga: SagaState, step: StepPlan, state: StepState, landed: bool) -> str:

@@ -45,7 +45,7 @@ def show_saga(out: Output, found: Glimpse, shown: Shown, now: float) -> Exit:
 def saga_document(found: Glimpse, shown: Shown) -> dict[str, Any]:
     """Return everything `show` knows as one JSON document."""
     state = found.state
-    narrator = Narrator()
+    narrator = Narrator(found.plan)
     return {
         "saga": summary_json(found.summary),
         "cause": None if state is None else plain(state.cause, shown),
@@ -138,7 +138,7 @@ _LET_GO = (Said(Lane.FORWARD, "let go; any worker may take it when it is due", T
 
 
 def _timeline(found: Glimpse, shown: Shown) -> Table:
-    narrator = Narrator()
+    narrator = Narrator(found.plan)
     told = [(row, [one for entry in row.entries for one in narrator.tell(entry, row.at)]) for row in found.journal]
     has_way_back = any(said.lane is Lane.BACK for _, sayings in told for said in sayings)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0), expand=has_way_back)

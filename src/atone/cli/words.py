@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 from atone._core import journal
 from atone._core.facts import Landed, Operation, Problem
 from atone._core.journal import Entry
+from atone._core.plan import COMMAND, Plan
 from atone._core.state import Cause, Request, SagaStatus
 from atone.cli.times import moment, span
 
@@ -72,16 +73,21 @@ _CALLED = {
 
 
 class Narrator:
-    """Tells a journal from its first row on; remembers the direction and who asked what."""
+    """Tells a journal from its first row on; remembers the direction and who asked what.
 
-    def __init__(self) -> None:
+    The saga's plan, where it can be read, tells which steps are sent as commands.
+    """
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        steps = () if plan is None else plan.steps
+        self._sent = {step.name for step in steps if step.does is COMMAND}
         self._here = Lane.FORWARD
         self._requests: dict[str, Request] = {}
 
     def tell(self, entry: Entry, at: float) -> list[Said]:
         """Return what one entry says; `at` is its row's time, epoch seconds."""
         if isinstance(entry, _Attempt):
-            return [_of_attempt(entry)]
+            return [_of_attempt(entry, is_sent=entry.step in self._sent)]
         if isinstance(entry, journal.DirectionDecided):
             self._here = Lane.BACK
             return list(_of_direction(entry))
@@ -93,6 +99,8 @@ class Narrator:
         return [_of_step(entry, self._here, at) or _of_saga(entry, self._here)]
 
     def _of_request(self, request: Request) -> Said:
+        if request.kind == "reply":
+            return _of_reply(request)
         what = [request.kind, request.event or "", request.step or ""]
         if request.landed is not None:
             what.append("as landed" if request.landed else "as not landed")
@@ -117,8 +125,18 @@ def cause_in_words(cause: Cause) -> str:
     return f"{cause.trigger}{where}{who}: {cause.message}"
 
 
-def _of_attempt(entry: _Attempt) -> Said:
+def _of_reply(request: Request) -> Said:
+    called = f"{_CALLED[request.operation]} {request.attempt}"
+    verdict = "done" if request.landed else f"rejected, {request.reason}"
+    payload = None if request.payload is None else ("payload", request.payload)
+    lane = _lane_of(request.operation)
+    return Said(lane, f"{request.step}: {request.by} replied to {called}: {verdict}", Tone.ASKED, payload=payload)
+
+
+def _of_attempt(entry: _Attempt, *, is_sent: bool) -> Said:
     verb, tone = _ATTEMPTS[type(entry)]
+    if is_sent and isinstance(entry, journal.AttemptStarted) and entry.operation is not Operation.PROBE:
+        verb = " was sent"
     lane = Lane.BACK if entry.operation is Operation.COMPENSATION else Lane.FORWARD
     problem: Problem | None = getattr(entry, "problem", None)
     payload = None
