@@ -21,12 +21,13 @@ from atone._runtime.reader import glimpse
 from atone.cli.advice import explain_saga, preview_saga
 from atone.cli.asking import Wish, change, checked
 from atone.cli.checking import check_targets
+from atone.cli.choreographed import look_at, show_sight
 from atone.cli.exits import Exit, Stop
 from atone.cli.listing import list_sagas
 from atone.cli.migrating import Change, migrate
 from atone.cli.options import Fleet, Heard, Where, Which, Why
 from atone.cli.output import Output
-from atone.cli.place import find_saga, opened
+from atone.cli.place import find_any, find_saga, opened
 from atone.cli.saga_json import Shown
 from atone.cli.timeline import show_saga
 from atone.cli.working import Job, work
@@ -126,8 +127,11 @@ def show(
     """Show a saga's journal as a timeline, the compensations beside the way forward."""
 
     async def look(out: Output, store: Store) -> Exit:
-        found = await glimpse(store, (await find_saga(store, where.tenant, saga_id, which.name)).key)
-        return show_saga(out, found, Shown(payloads, verbose), time.time())
+        summary, views = await find_any(store, where.tenant, saga_id, which.name)
+        if views is not None:
+            now = time.time()
+            return show_sight(out, await look_at(views, summary.key, now), Shown(payloads, verbose), now)
+        return show_saga(out, await glimpse(store, summary.key), Shown(payloads, verbose), time.time())
 
     return _with_store(where, look)
 

@@ -1,7 +1,7 @@
 """`atone list`: one line a saga, oldest first.
 
 Owns the table, the pages and the filter by status. Reads hot rows only, so a saga whose journal is damaged is listed
-like any other. Called by the command of that name.
+like any other; of a choreographed one nobody is the worker: its events are. Called by the command of that name.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from rich.text import Text
 from atone._core.state import SagaStatus
 from atone.cli.exits import Exit, Stop
 from atone.cli.output import Output
-from atone.cli.place import find_saga
+from atone.cli.place import find_any
 from atone.cli.safe import safe
 from atone.cli.saga_json import summary_json
 from atone.cli.times import age, wait
-from atone.store import Query, Store, Summary
+from atone.store import Query, Store, Summary, Viewing
 
 _PAGE_MAX = 10_000
 
@@ -50,18 +50,20 @@ async def list_sagas(
             Exit.USAGE, "usage", f"A page holds 1 to {_PAGE_MAX} sagas; give a --limit between, and use --after."
         )
     wanted = frozenset(_status(one) for one in statuses) or None
-    last = None if after is None else (await find_saga(store, tenant, after, name)).key
+    last = None if after is None else (await find_any(store, tenant, after, name))[0].key
     query = Query(tenant=tenant, name=name, statuses=wanted, after=last, limit=limit + 1)
-    found = list(await store.find(query))
+    seen = await store.views.find(query) if isinstance(store, Viewing) else ()
+    found = sorted([*await store.find(query), *seen], key=lambda one: one.key)
     page, more = found[:limit], len(found) > limit
+    choreographed = frozenset(one.key for one in seen)
     if out.as_json:
         for one in page:
-            out.data(summary_json(one))
+            out.data(summary_json(one, choreographed=one.key in choreographed))
         return Exit.DONE
     if not page:
         out.say("No saga fits.")
         return Exit.DONE
-    out.show(_table(page, now))
+    out.show(_table(page, now, choreographed))
     if more:
         out.say(f"There are more. Add: --after {page[-1].name}/{page[-1].saga_id}")
     return Exit.DONE
@@ -80,7 +82,7 @@ def _status(given: str) -> str:
         raise Stop(Exit.USAGE, "usage", f"There is no status {given!r}. Give one of: {known}.") from None
 
 
-def _table(page: Sequence[Summary], now: float) -> Table:
+def _table(page: Sequence[Summary], now: float, choreographed: frozenset[bytes]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("ID", overflow="fold", min_width=12)
     table.add_column("NAME", overflow="fold", min_width=8)
@@ -95,6 +97,6 @@ def _table(page: Sequence[Summary], now: float) -> Table:
             status_text(one.status),
             age(now - one.created_at),
             wait(one.wake_at, now),
-            Text(safe(one.owner or "-")),
+            Text("events" if one.key in choreographed else safe(one.owner or "-")),
         )
     return table

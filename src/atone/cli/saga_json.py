@@ -27,7 +27,7 @@ class Shown(NamedTuple):
     tracebacks: bool = False
 
 
-def summary_json(summary: Summary) -> dict[str, Any]:
+def summary_json(summary: Summary, *, choreographed: bool = False) -> dict[str, Any]:
     """Return a saga's hot row. Times are epoch seconds by the store's clock."""
     return {
         "key": summary.key.hex(),
@@ -40,6 +40,7 @@ def summary_json(summary: Summary) -> dict[str, Any]:
         "worker": summary.owner,
         "wake_at": summary.wake_at,
         "created_at": summary.created_at,
+        "style": "choreographed" if choreographed else "orchestrated",
     }
 
 
