@@ -30,7 +30,7 @@ CORE_DEPENDENCIES = {"apsw", "msgspec"}
 OPTIONAL_ROOMS: Mapping[str, tuple[str, ...]] = {
     "aio_pika": ("atone.brokers.rabbitmq",),
     "aiokafka": ("atone.brokers.kafka", "atone.brokers._kafka_consumer", "atone.brokers._kafka_connection"),
-    "asyncpg": ("atone.stores.postgres",),
+    "asyncpg": ("atone.stores._postgres_dial",),
     "cyclopts": ("atone.cli",),
     "fastapi": ("atone.integrations.fastapi",),
     "faststream": ("atone.integrations.faststream",),

@@ -6,15 +6,18 @@ Brokers that need a server of their own kind are tested beside this, each in a f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from atone.broker import Message
+from atone.brokers.embedded import EmbeddedBroker
 from atone.brokers.memory import MemoryBroker, Server, server_of
 from atone.testing.broker_contract import BROKER_CHECKS, BrokerCheck, BrokerSubject, NotOffered
+from atone.testing.postgres import PostgresServer
 
 MakeSubject = Callable[[], BrokerSubject]
 
@@ -50,6 +53,47 @@ def memory_subject(kind: type[MemoryBroker] = MemoryBroker) -> BrokerSubject:
     )
 
 
+def sqlite_subject(folder: Path, kind: type[EmbeddedBroker] = EmbeddedBroker) -> BrokerSubject:
+    """Return an embedded broker's, in a file of its own."""
+    url = f"sqlite:///{folder / 'atone.db'}"
+    return BrokerSubject(
+        connect=lambda: kind(url),
+        hurried=lambda: kind(f"{url}?patience_seconds=0.5"),
+        hurried_url=f"{url}?patience_seconds=0.5",
+        patience_seconds=0.5,
+        unreachable=lambda: kind(f"sqlite:///{folder / 'no such folder' / 'atone.db'}"),
+        deadline_seconds=20,
+    )
+
+
+class KillablePostgres:
+    """A PostgreSQL as a server to be taken away."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+
+    async def kill(self) -> None:
+        await asyncio.to_thread(self._server.stop, "kill")
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._server.start)
+
+
+def postgres_subject(bench: Any, schema: str) -> BrokerSubject:
+    """Return an embedded broker's, with a worker's rights and no more."""
+    url = f"{bench.worker_url}?schema={schema}"
+    hurried = f"{url}&patience_seconds=0.5"
+    return BrokerSubject(
+        connect=lambda: EmbeddedBroker(url),
+        hurried=lambda: EmbeddedBroker(hurried),
+        hurried_url=hurried,
+        patience_seconds=0.5,
+        server=KillablePostgres(bench.server),
+        unreachable=lambda: EmbeddedBroker("postgresql://wanda:s3cret@127.0.0.1:1/postgres"),
+        deadline_seconds=30,
+    )
+
+
 def run(check: BrokerCheck, make_subject: MakeSubject) -> None:
     """Run one check; what the subject does not offer is skipped, with words."""
     run_async(lambda: check(make_subject))
@@ -69,3 +113,31 @@ def run_async(work: Callable[[], Awaitable[None]]) -> None:
 def test_memory_broker(check: BrokerCheck, tmp_path: Path) -> None:
     """One sentence of the contract holds for the broker in memory."""
     run(check, memory_subject)
+
+
+@pytest.mark.parametrize("check", BROKER_CHECKS, ids=repr)
+def test_embedded_broker_on_sqlite(check: BrokerCheck, tmp_path: Path) -> None:
+    """One sentence of the contract holds for the broker in an SQLite file, also across processes."""
+    run(check, lambda: sqlite_subject(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def killable_bench() -> Iterator[Any]:
+    """A server of this module's own, for it is killed."""
+    from tests.servers.postgres import SERVERS, bench
+
+    with bench(next(iter(SERVERS.values()))) as running:
+        run_migrations(running.server.url(), "Messages")
+        yield running
+
+
+def run_migrations(url: str, schema: str) -> None:
+    from atone.stores.postgres import migrate
+
+    asyncio.run(migrate(url, schema=schema))
+
+
+@pytest.mark.parametrize("check", BROKER_CHECKS, ids=repr)
+def test_embedded_broker_on_postgres(check: BrokerCheck, killable_bench: Any) -> None:
+    """One sentence of the contract holds for the broker in a PostgreSQL, across processes and kills of the server."""
+    run(check, lambda: postgres_subject(killable_bench, "Messages"))

@@ -58,14 +58,7 @@ def open_store(url: str, *, allow_volatile: bool = False, must_exist: bool = Fal
 def _sqlite(rest: str, must_exist: bool) -> Store:
     from atone.stores.sqlite import SqliteStore
 
-    path = rest.removeprefix("/")
-    if not rest.startswith("/") or not path:
-        raise StoreError(f"This URL of SQLite names no file. Write one of {_SCHEMES}; mind the number of slashes.")
-    if path == ":memory:":
-        raise StoreError(
-            "SQLite in memory would be lost with the process. "
-            "Name a file, or ask for memory:// with allow_volatile=True."
-        )
+    path = sqlite_path(rest)
     if must_exist and not _holds_something(Path(path)):
         where = Path(path).absolute()
         raise StoreUnavailable(
@@ -74,21 +67,39 @@ def _sqlite(rest: str, must_exist: bool) -> Store:
     return SqliteStore(path)
 
 
+def sqlite_path(rest: str) -> str:
+    """Return the path of a file from what stands behind `sqlite://`.
+
+    Raises:
+        StoreError: It names no file.
+    """
+    path = rest.removeprefix("/")
+    if not rest.startswith("/") or not path:
+        raise StoreError(f"This URL of SQLite names no file. Write one of {_SCHEMES}; mind the number of slashes.")
+    if path == ":memory:":
+        raise StoreError(
+            "SQLite in memory would be lost with the process. "
+            "Name a file, or ask for memory:// with allow_volatile=True."
+        )
+    return path
+
+
 def _postgres(url: str, must_exist: bool, notify: bool) -> Store:
-    _refuse_without_asyncpg()
+    refuse_without_asyncpg()
     from atone.stores.postgres import PostgresStore
 
-    dsn, schema, options = _read_postgres_url(url)
+    dsn, schema, options = read_postgres_url(url)
     options["notify"] = notify and options["notify"]
     return PostgresStore(dsn, schema=schema, migrate=not must_exist, **options)
 
 
-def _refuse_without_asyncpg() -> None:
+def refuse_without_asyncpg() -> None:
+    """Complain if the package is missing, with what to install."""
     if find_spec("asyncpg") is None:
         raise StoreError('A store on PostgreSQL needs asyncpg. Run: pip install "atone[postgres]"')
 
 
-def _read_postgres_url(url: str) -> tuple[str, str, dict[str, Any]]:
+def read_postgres_url(url: str) -> tuple[str, str, dict[str, Any]]:
     """Return what the driver gets, the schema, and the options of Atone's own."""
     parts = split_address(url)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -113,10 +124,10 @@ async def migrate_store(url: str, *, post: bool = False, roles: bool = False) ->
         StoreError: The URL is wrong, or this user may not do it. Nothing was changed.
     """
     if scheme_of(url) in POSTGRES:
-        _refuse_without_asyncpg()
+        refuse_without_asyncpg()
         from atone.stores.postgres import migrate
 
-        dsn, schema, _ = _read_postgres_url(url)
+        dsn, schema, _ = read_postgres_url(url)
         return await migrate(dsn, schema=schema, post=post, roles=roles)
     async with open_store(url):
         return ()
@@ -132,10 +143,10 @@ def migration_script(url: str, *, post: bool = False, roles: bool = False, after
         raise StoreError(
             "Only PostgreSQL has a script; SQLite's tables are made when a file is opened. Leave --sql out."
         )
-    _refuse_without_asyncpg()
+    refuse_without_asyncpg()
     from atone.stores.postgres import grants_sql, migrate_sql, roles_sql
 
-    _, schema, _ = _read_postgres_url(url)
+    _, schema, _ = read_postgres_url(url)
     script = migrate_sql(schema=schema, after=after, post=post)
     return "\n".join([roles_sql(schema=schema), script, grants_sql(schema=schema)]) if roles else script
 

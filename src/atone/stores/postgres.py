@@ -11,9 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, cast
-
-import asyncpg
+from typing import NamedTuple, Self, TypeVar, cast
 
 from atone.broker import Relayed
 from atone.errors import StoreClosed, StoreError
@@ -42,11 +40,12 @@ from atone.stores import (
     _postgres_schema,
     _postgres_start,
 )
-from atone.stores._address import place_of, split_address
+from atone.stores._address import place_of
 from atone.stores._messages import is_too_large
 from atone.stores._postgres_commit import commit
 from atone.stores._postgres_definitions import learn_number
-from atone.stores._postgres_errors import of_caller, translated, unreached
+from atone.stores._postgres_dial import Visit, connect, dial
+from atone.stores._postgres_errors import of_caller
 from atone.stores._postgres_foreign import foreign
 from atone.stores._postgres_hints import Hints, Speaking, hints_of
 from atone.stores._postgres_line import Connection, Line, Lines, Work
@@ -56,26 +55,8 @@ from atone.stores._postgres_views import PostgresViews
 
 T = TypeVar("T")
 
-_CONNECTING_SECONDS = 5.0
 _QUEUE_STATEMENTS = 10  # so many statements may take their whole time before a caller that waits is sent away
 _IDENTITY = "SELECT id FROM atone.identity"
-
-# Statements go by indexes whatever the statistics say, so each is planned once: a plan that was made while the tables
-# were empty stays good.
-_SETTINGS = {
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "jit": "off",
-    "search_path": "pg_catalog",
-    "default_transaction_isolation": "read committed",
-}
-_SET = """
-SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS s (name, value)
- UNION ALL
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
-"""
 
 
 class _Lines(NamedTuple):
@@ -142,7 +123,7 @@ class PostgresStore:
         return self
 
     async def _opened(self) -> _Lines:
-        async with _Visit(self._dsn, self._where) as connection:
+        async with Visit(self._dsn, self._where) as connection:
             if self._migrates:
                 await _postgres_schema.migrate(connection, self._place, self._where)
             await _postgres_schema.check(connection, self._place, self._where)
@@ -273,31 +254,10 @@ class PostgresStore:
 
     async def _dial_for_hints(self) -> Speaking:
         seconds = self._statement_seconds + 1
-        return cast("Speaking", await _connect(self._dsn, connect_seconds=seconds, command_timeout=seconds))
+        return cast("Speaking", await connect(self._dsn, connect_seconds=seconds, command_timeout=seconds))
 
     async def _dial(self, lock_seconds: float) -> Connection:
-        # The server's own patience ends first: its answer says that nothing was written, silence would say nothing.
-        connection = await _connect(
-            self._dsn,
-            connect_seconds=self._statement_seconds + 1,
-            command_timeout=self._statement_seconds + 1,
-            statement_cache_size=self._statement_cache_size,
-        )
-        if not self._statement_cache_size:
-            return connection
-        statement_seconds = str(int(self._statement_seconds * 1000))
-        settings = {
-            **_SETTINGS,
-            "statement_timeout": statement_seconds,
-            "idle_in_transaction_session_timeout": statement_seconds,
-            "lock_timeout": str(int(lock_seconds * 1000)),
-        }
-        try:
-            await connection.fetch(_SET, list(settings), list(settings.values()))
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
+        return await dial(self._dsn, self._statement_seconds, lock_seconds, self._statement_cache_size)
 
 
 async def migrate(dsn: str, *, schema: str = "atone", post: bool = False, roles: bool = False) -> list[str]:
@@ -311,7 +271,7 @@ async def migrate(dsn: str, *, schema: str = "atone", post: bool = False, roles:
         StoreError: The address is wrong, or this user may not do it. Nothing was changed.
     """
     where = place_of(dsn)
-    async with _Visit(dsn, where) as connection:
+    async with Visit(dsn, where) as connection:
         place = Place(schema)
         if roles:
             await connection.execute(_postgres_schema.roles_sql(place))
@@ -331,45 +291,3 @@ def roles_sql(*, schema: str = "atone") -> str:
 def grants_sql(*, schema: str = "atone") -> str:
     """Return a script that says what workers and readers may do; `migrate` does the same if the roles are there."""
     return _postgres_schema.grants_sql(Place(schema))
-
-
-class _Visit:
-    """A connection for a short while, whose errors are the store's."""
-
-    def __init__(self, dsn: str, where: str) -> None:
-        self._dsn = dsn
-        self._where = where
-        self._connection: Connection | None = None
-
-    async def __aenter__(self) -> Connection:
-        try:
-            self._connection = await _connect(self._dsn)
-        except Exception as error:
-            better = unreached(error, self._where)
-            if better is error:
-                raise
-        else:
-            return self._connection
-        raise better from better.__cause__  # out here it has no other error behind it: that might quote the address
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._connection is not None, "it was entered"
-        if error is None:
-            await self._connection.close(timeout=_CONNECTING_SECONDS)
-            return
-        self._connection.terminate()
-        better = translated(error, self._where)
-        if better is not error:
-            raise better from error
-
-
-async def _connect(dsn: str, *, connect_seconds: float = _CONNECTING_SECONDS, **options: Any) -> Connection:
-    if "application_name=" not in dsn:
-        options["server_settings"] = {"application_name": "atone"}
-    if "," in split_address(dsn).netloc and "target_session_attrs=" not in dsn:
-        options["target_session_attrs"] = "read-write"
-    # A statement that was prepared stays so: it is the same few for as long as the connection lives.
-    connection = await asyncpg.connect(dsn, timeout=connect_seconds, max_cached_statement_lifetime=0, **options)
-    return cast("Connection", connection)

@@ -13,3 +13,8 @@ GRANT INSERT ON atone.view_events TO atone_worker;
 
 GRANT SELECT ON atone.summaries, atone.journal_sizes, atone.definitions, atone.identity, atone.migrations,
     atone.view_summaries, atone.view_events TO atone_reader;
+
+-- A message of the embedded broker is forgotten when its group has settled it.
+GRANT INSERT ON atone.broker_topics TO atone_worker;
+GRANT INSERT, UPDATE ON atone.broker_groups TO atone_worker;
+GRANT INSERT, UPDATE, DELETE ON atone.broker_messages TO atone_worker;

@@ -1,0 +1,219 @@
+"""The embedded broker's messages in a store's PostgreSQL schema, on a few connections of its own.
+
+A member that takes messages holds its group's row while it does, so of one key nobody takes the second before the
+first. Must not touch a store's tables. Needs the `postgres` extra. Called by the embedded broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from atone.broker import Message, Parked
+from atone.brokers._embedded_backend import (
+    Claim,
+    Ending,
+    How,
+    headers_out,
+    key_out,
+    message_of,
+    reason_out,
+    taken_of,
+)
+from atone.stores import _postgres_schema
+from atone.stores._address import place_of
+from atone.stores._postgres_dial import Visit, dial
+from atone.stores._postgres_line import Line, Lines, Session, Work
+from atone.stores._postgres_place import Place
+
+T = TypeVar("T")
+
+_STATEMENT_SECONDS = 5.0
+_QUEUE_STATEMENTS = 10
+_LINES = 2
+
+_PUBLISH = """
+WITH given AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[])
+        WITH ORDINALITY AS g (id, topic, key, body, headers, number)
+), put AS (
+    INSERT INTO atone.broker_messages (group_name, id, topic, key, body, headers)
+    SELECT t.group_name, g.id, g.topic, g.key, g.body, g.headers
+      FROM given AS g JOIN atone.broker_topics AS t ON t.topic = g.topic
+     ORDER BY g.number
+    RETURNING topic
+)
+SELECT DISTINCT topic FROM put
+"""
+_BE_A_GROUP = "INSERT INTO atone.broker_groups (name) VALUES ($1) ON CONFLICT DO NOTHING"
+_DECLARE = """
+INSERT INTO atone.broker_topics (group_name, topic) SELECT $1, t FROM unnest($2::text[]) AS t ON CONFLICT DO NOTHING
+"""
+_KNOWS = "SELECT EXISTS (SELECT FROM atone.broker_topics WHERE group_name = $1)"
+_LOOK = """
+SELECT EXISTS (SELECT FROM atone.broker_messages WHERE group_name = $1 AND due_at = 0) AS is_ready,
+       (SELECT min(due_at) FROM atone.broker_messages WHERE group_name = $1 AND due_at > 0) - clock() AS wait_seconds
+"""
+_MY_TURN = "SELECT name FROM atone.broker_groups WHERE name = $1 FOR UPDATE"
+_WAKE = """
+UPDATE atone.broker_messages SET due_at = 0, holder = NULL WHERE group_name = $1 AND due_at > 0 AND due_at <= clock()
+"""
+_TAKE = """
+UPDATE atone.broker_messages AS m SET due_at = clock() + $4, holder = $2, attempts = m.attempts + 1
+  FROM (SELECT r.seq FROM atone.broker_messages AS r
+         WHERE r.group_name = $1 AND r.due_at = 0
+           AND (r.key = '' OR NOT EXISTS (
+               SELECT FROM atone.broker_messages AS h
+                WHERE h.group_name = $1 AND h.key = r.key AND h.holder IS NOT NULL AND h.holder <> $2))
+         ORDER BY r.seq LIMIT $3) AS found
+ WHERE m.seq = found.seq AND m.due_at = 0
+RETURNING m.seq, m.attempts, m.id, m.topic, m.key, m.body, m.headers
+"""
+_EXTEND = """
+UPDATE atone.broker_messages SET due_at = clock() + $3 WHERE seq = ANY($2::bigint[]) AND holder = $1 AND due_at > 0
+RETURNING seq
+"""
+_ACK = "DELETE FROM atone.broker_messages WHERE seq = ANY($1::bigint[]) AND due_at IS NOT NULL"
+_RETRY = """
+UPDATE atone.broker_messages AS m
+   SET due_at = CASE WHEN e.seconds > 0 THEN clock() + e.seconds ELSE 0 END, holder = NULL
+  FROM unnest($1::bigint[], $2::text[], $3::float8[]) AS e (seq, holder, seconds)
+ WHERE m.seq = e.seq AND m.holder = e.holder
+"""
+_PARK = """
+UPDATE atone.broker_messages AS m SET due_at = NULL, holder = NULL, parked_at = clock(), reason = e.reason
+  FROM unnest($1::bigint[], $2::text[], $3::text[]) AS e (seq, holder, reason)
+ WHERE m.seq = e.seq AND m.holder = e.holder
+"""
+_GIVE_BACK = """
+UPDATE atone.broker_messages SET due_at = 0, holder = NULL, attempts = attempts - $3
+ WHERE holder = $1 AND seq <> ALL($2::bigint[])
+"""
+_PARKED = """
+SELECT reason, attempts, parked_at, id, topic, key, body, headers FROM atone.broker_messages
+ WHERE group_name = $1 AND parked_at IS NOT NULL ORDER BY parked_at, seq LIMIT $2
+"""
+_UNPARK = """
+UPDATE atone.broker_messages SET due_at = 0, parked_at = NULL, reason = NULL
+ WHERE group_name = $1 AND id = $2 AND parked_at IS NOT NULL RETURNING seq
+"""
+
+
+class PostgresMessages:
+    """Messages in a schema; see `Backend`."""
+
+    def __init__(self, dsn: str, schema: str, statement_cache_size: int) -> None:
+        self._dsn, self._where, self._place = dsn, place_of(dsn), Place(schema)
+        self.place = f"{self._where} {schema}"
+        self._dial = partial(dial, dsn, _STATEMENT_SECONDS, _STATEMENT_SECONDS / 2, statement_cache_size)
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._publishing = Line(self._dial, self._where)
+        self._ending = Line(self._dial, self._where)
+        self._lines = Lines(self._dial, self._where, _LINES, _QUEUE_STATEMENTS * _STATEMENT_SECONDS)
+
+    async def open(self) -> None:
+        async with Visit(self._dsn, self._where) as connection:
+            await _postgres_schema.migrate(connection, self._place, self._where)
+            await _postgres_schema.check(connection, self._place, self._where)
+        self._publishing = Line(self._dial, self._where)
+        self._ending = Line(self._dial, self._where)
+        self._lines = Lines(self._dial, self._where, _LINES, _QUEUE_STATEMENTS * _STATEMENT_SECONDS)
+
+    async def close(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._publishing.close()
+        await self._ending.close()
+        await self._lines.close()
+
+    async def publish(self, messages: Sequence[Message]) -> Sequence[bool]:
+        columns = (
+            [message.id for message in messages],
+            [message.topic for message in messages],
+            [key_out(message.key) for message in messages],
+            [message.body for message in messages],
+            [headers_out(message.headers) for message in messages],
+        )
+        rows = await self._sure(self._publishing, lambda session: session.rows(self._place.sql(_PUBLISH), *columns))
+        heard = {row[0] for row in rows}
+        return [message.topic in heard for message in messages]
+
+    async def declare(self, group: str, topics: Collection[str]) -> None:
+        async def work(session: Session) -> None:
+            async with session.connection.transaction():
+                await session.value(self._place.sql(_BE_A_GROUP), group)
+                await session.value(self._place.sql(_DECLARE), group, sorted(topics))
+
+        await self._sure(self._lines, work)
+
+    async def knows(self, group: str) -> bool:
+        return bool(await self._value(_KNOWS, group))
+
+    async def claim(self, group: str, holder: str, limit: int, patience_seconds: float) -> Claim:
+        async def work(session: Session) -> Claim:
+            is_ready, wait_seconds = await session.row(self._place.sql(_LOOK), group)
+            is_due = wait_seconds is not None and wait_seconds <= 0
+            if not is_ready and not is_due:
+                return Claim((), wait_seconds)
+            async with session.connection.transaction():
+                await session.value(self._place.sql(_MY_TURN), group)
+                if is_due:
+                    await session.value(self._place.sql(_WAKE), group)
+                rows = await session.rows(self._place.sql(_TAKE), group, holder, limit, patience_seconds)
+            return Claim(sorted(map(taken_of, rows), key=lambda one: one.seq))
+
+        return await self._sure(self._lines, work)
+
+    async def extend(self, holder: str, seqs: Sequence[int], patience_seconds: float) -> Collection[int]:
+        return {row[0] for row in await self._rows(_EXTEND, holder, list(seqs), patience_seconds)}
+
+    async def end(self, endings: Sequence[Ending]) -> None:
+        acks = sorted(one.seq for one in endings if one.how is How.ACK)
+        retries = [one for one in endings if one.how is How.RETRY]
+        parks = [one for one in endings if one.how is How.PARK]
+        statements: list[tuple[str, tuple[Any, ...]]] = []
+        if acks:
+            statements.append((_ACK, (acks,)))
+        if retries:
+            statements.append((_RETRY, (*_names(retries), [one.seconds for one in retries])))
+        if parks:
+            statements.append((_PARK, (*_names(parks), [reason_out(one.reason) for one in parks])))
+        for statement, values in statements:
+            await self._sure(self._ending, partial(self._run, statement, values))
+
+    async def give_back(self, holder: str, *, keep: Collection[int], seen: bool) -> None:
+        await self._rows(_GIVE_BACK, holder, list(keep), 0 if seen else 1)
+
+    async def parked(self, group: str, limit: int) -> Sequence[Parked]:
+        rows = await self._rows(_PARKED, group, limit)
+        return [Parked(message_of(*row[3:8]), row[0], row[1], row[2]) for row in rows]
+
+    async def unpark(self, group: str, message_id: str) -> bool:
+        return bool(await self._rows(_UNPARK, group, message_id))
+
+    async def _sure(self, lines: Line | Lines, work: Work[T]) -> T:
+        """Do work to its end, whoever stops waiting for it: to cut it short would cost the connection."""
+        task = asyncio.create_task(lines.do(work), name="atone-broker-work")
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # heard by whoever still waits, and by nobody otherwise
+
+    async def _run(self, statement: str, values: Sequence[Any], session: Session) -> list[Any]:
+        return await session.rows(self._place.sql(statement), *values)
+
+    async def _rows(self, statement: str, *values: Any) -> list[Any]:
+        return await self._sure(self._lines, partial(self._run, statement, values))
+
+    async def _value(self, statement: str, *values: Any) -> Any:
+        return await self._sure(self._lines, lambda session: session.value(self._place.sql(statement), *values))
+
+
+def _names(endings: Sequence[Ending]) -> tuple[list[int], list[str]]:
+    return [one.seq for one in endings], [one.holder for one in endings]
