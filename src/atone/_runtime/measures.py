@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import NamedTuple, Protocol, TypeAlias
 
-from atone.store import Census
+from atone.store import Census, Outstanding
 from atone.telemetry import (
     CENSUS_SECONDS,
     Attempted,
@@ -66,19 +66,25 @@ REPEATS = Metric("atone.commit.repeats", "Commits sent again because their outco
 REFUSED = Metric("atone.writes.refused", "Stale writes that the store refused; none of them was written.", ("why",))
 LEASE_LOSSES = Metric("atone.lease.losses", "Times that this worker was declared dead.")
 DEAD_LETTERS = Metric("atone.dead_letters", "Early events that found no saga in time.")
+PUBLISHED = Metric("atone.outbox.published", "Messages that the broker has taken.")
+MESSAGES_REFUSED = Metric("atone.outbox.refused", "Messages that no broker takes; they are set aside.")
+RELAY_FAILURES = Metric("atone.outbox.failures", "Failed calls of the relay, by what it called.", ("where",))
 
 UNFINISHED = Metric("atone.sagas.unfinished", "Unfinished sagas in the store.", ("saga", "status"))
 OLDEST = Metric("atone.sagas.oldest_unfinished_age", "Age of the oldest unfinished saga.", ("saga",), "s")
 IN_NEED = Metric("atone.sagas.in_need_of_attention", "Sagas that wait for a person.", ("saga",))
 UNCLAIMABLE = Metric("atone.sagas.unclaimable", "Due sagas that no definition of this worker fits.")
 IN_FLIGHT = Metric("atone.sagas.in_flight", "Sagas that this worker runs.")
+WAITING = Metric("atone.outbox.waiting", "Messages that wait to be published.")
+LAG = Metric("atone.outbox.oldest_age", "Age of the message that has waited longest.", (), "s")
+SET_ASIDE = Metric("atone.outbox.set_aside", "Messages that no broker took, in the store.")
 
 COUNTERS = (
     STARTED, CLAIMED, RELEASED, SETTLED, TURNED_BACK, ATTENTION, GAVE_UP, KEEPS_FAILING, LOST, LATE, REPEATS, REFUSED,
-    LEASE_LOSSES, DEAD_LETTERS,
+    LEASE_LOSSES, DEAD_LETTERS, PUBLISHED, MESSAGES_REFUSED, RELAY_FAILURES,
 )  # fmt: skip
 HISTOGRAMS = (ATTEMPTS, BATCH_TURNS, COMMITS)
-GAUGES = (UNFINISHED, OLDEST, IN_NEED, UNCLAIMABLE, IN_FLIGHT)
+GAUGES = (UNFINISHED, OLDEST, IN_NEED, UNCLAIMABLE, IN_FLIGHT, WAITING, LAG, SET_ASIDE)
 
 Tell: TypeAlias = Callable[[float], object]
 
@@ -107,6 +113,8 @@ class Measures(Observer):
         self._turns, self._seconds = meter.histogram(BATCH_TURNS, ()), meter.histogram(COMMITS, ())
         self._repeats, self._losses = meter.counter(REPEATS, ()), meter.counter(LEASE_LOSSES, ())
         self._dead_letters = meter.counter(DEAD_LETTERS, ())
+        self._outbox: tuple[Outstanding, float] | None = None
+        self._published, self._set_aside = meter.counter(PUBLISHED, ()), meter.counter(MESSAGES_REFUSED, ())
 
     def starting(self, saga: Subject) -> StartObserver:
         return self._definition(saga).starts
@@ -137,17 +145,29 @@ class Measures(Observer):
     def counted(self, census: Census) -> None:
         self._census = (census, monotonic())
 
+    def relayed(self, published: int, refused: int, unheard: int) -> None:
+        self._published(published)
+        self._set_aside(refused)
+
+    def relay_failed(self, where: str) -> None:
+        self._meter.counter(RELAY_FAILURES, (where,))(1)
+
+    def posting(self, found: Outstanding) -> None:
+        self._outbox = (found, monotonic())
+
     def gauges(self) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
         """Yield what is known of how things stand now, from any thread; nothing that is no news any more."""
         looks = self._looks()
         if looks:
             yield UNCLAIMABLE, (), sum(one.unclaimable for one in looks)
             yield IN_FLIGHT, (), sum(one.in_flight for one in looks)
-        if self._census is not None and self.census_seconds is not None:
-            census, at = self._census
-            passed = monotonic() - at
-            if passed <= _STALE_AFTER * self.census_seconds:
-                yield from _of_census(census, passed)
+        if self.census_seconds is None:
+            return
+        newest = _STALE_AFTER * self.census_seconds
+        if self._census is not None and (passed := monotonic() - self._census[1]) <= newest:
+            yield from _of_census(self._census[0], passed)
+        if self._outbox is not None and (passed := monotonic() - self._outbox[1]) <= newest:
+            yield from _of_outbox(self._outbox[0], passed)
 
     def _looks(self) -> list[Looked]:
         """Return the last look of each worker that has looked lately."""
@@ -175,6 +195,12 @@ def _of_census(census: Census, passed: float) -> Iterator[tuple[Metric, tuple[st
     for name, at in oldest.items():
         yield OLDEST, (name,), max(0.0, census.now - at + passed)
         yield IN_NEED, (name,), in_need[name]
+
+
+def _of_outbox(found: Outstanding, passed: float) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
+    yield WAITING, (), found.waiting
+    yield LAG, (), 0.0 if found.oldest_at is None else max(0.0, found.now - found.oldest_at + passed)
+    yield SET_ASIDE, (), found.refused
 
 
 class _Starts(StartObserver):

@@ -14,7 +14,7 @@ from typing import Any
 from atone._core import facts
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga
-from atone._runtime.counting import keep_counting
+from atone._runtime.counting import keep_counting, warn_of_messages
 from atone._runtime.deadlines import Deadlines
 from atone._runtime.ids import CommitIds, SagaKeys
 from atone._runtime.invoke import Invoker
@@ -104,6 +104,8 @@ class Worker:
         self.recovery.start()
         if self.telemetry is not None:
             self.spawn(keep_counting(self._store, self.telemetry))
+        if self._messaging is None:
+            self.spawn(warn_of_messages(self._store))
 
     async def close(self) -> None:
         """Finish or hand back what is under way, retire the worker's id, and stop."""

@@ -25,9 +25,10 @@ from atone.cli.choreographed import look_at, show_sight
 from atone.cli.exits import Exit, Stop
 from atone.cli.listing import list_sagas
 from atone.cli.migrating import Change, migrate
-from atone.cli.options import Fleet, Heard, Where, Which, Why
+from atone.cli.options import Fleet, Heard, Sent, Where, Which, Why
 from atone.cli.output import Output
 from atone.cli.place import find_any, find_saga, opened
+from atone.cli.posting import show_outbox
 from atone.cli.saga_json import Shown
 from atone.cli.timeline import show_saga
 from atone.cli.working import Job, work
@@ -45,7 +46,7 @@ app = App(
     result_action="return_value",
 )
 
-_WHERE, _WHICH, _WHY, _FLEET, _HEARD = Where(), Which(), Why(), Fleet(), Heard()
+_WHERE, _WHICH, _WHY, _FLEET, _HEARD, _SENT = Where(), Which(), Why(), Fleet(), Heard(), Sent()
 
 
 def run(arguments: list[str]) -> int:
@@ -250,6 +251,7 @@ def worker(
     *targets: Annotated[str, Parameter(name="TARGET", help="package.module:name of sagas, or of what returns them.")],
     fleet: Fleet = _FLEET,
     heard: Heard = _HEARD,
+    sent: Sent = _SENT,
     store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as postgresql://...")] = None,
     migrate: Annotated[bool, Parameter(negative=(), help="Bring the tables up to date first.")] = False,
     notify: Annotated[bool, Parameter(help="Hear at once what other processes leave, not at a poll.")] = True,
@@ -269,9 +271,22 @@ def worker(
         codec=codec,
         log_level=log_level,
         heard=heard,
+        sent=sent,
         limits=limits,
     )
     return asyncio.run(work(job))
+
+
+@app.command
+def outbox(
+    *,
+    store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as sqlite:///orders.db.")] = None,
+    limit: Annotated[int, Parameter(help="How many of those that were set aside at most.")] = 100,
+    json: Annotated[bool, Parameter(negative=(), help="Answer in JSON: one object.")] = False,
+) -> int:
+    """Say how many messages wait to be published, of all tenants, and show those that no broker takes."""
+    where = Where(store=store, json=json)
+    return _with_store(where, lambda out, store: show_outbox(out, store, limit=limit))
 
 
 @app.command(name="migrate")

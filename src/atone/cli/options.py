@@ -88,6 +88,20 @@ class Heard:
     log_json: Annotated[bool, Parameter(negative=(), help="Log JSON, one object a line.")] = False
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What a worker sends, and where."""
+
+    broker: Annotated[
+        str | None, Parameter(env_var="ATONE_BROKER", help="Its URL, such as nats://host:4222: messages go there.")
+    ] = field(default=None, repr=False)  # it may hold a password
+    publish_events: Annotated[
+        bool, Parameter(negative=(), help="Publish what happens to each saga, on topics such as atone.saga.completed.")
+    ] = False
+    topic_prefix: Annotated[str, Parameter(help="What these topics begin with.")] = "atone"
+
+
 def _bound(text: str) -> tuple[str, int]:
     name, _, most = text.partition("=")
     if not name or not most.isdecimal():

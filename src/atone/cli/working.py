@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from atone.brokers import open_broker
 from atone.cli.exits import Exit, Stop
 from atone.cli.hearing import formatter_of, observers_of
-from atone.cli.options import Heard
+from atone.cli.options import Heard, Sent
 from atone.cli.place import named
 from atone.cli.targets import codec_of, sagas_of
 from atone.definition import Saga
+from atone.errors import BrokerError
 from atone.orchestrator import Limits, Orchestrator
 from atone.stores._address import without_secrets
 
@@ -44,6 +46,7 @@ class Job:
     codec: str | None = None
     log_level: str = "info"
     heard: Heard = field(default_factory=Heard)
+    sent: Sent = field(default_factory=Sent)
     limits: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -57,12 +60,22 @@ async def work(job: Job) -> Exit:
             _log_to_stderr(job.log_level, formatter_of(job.heard))
             limits = Limits(**job.limits)
             observers = observers_of(job.heard, stack.enter_context(ExitStack()))
-            async with Orchestrator(store, sagas=sagas, codec=codec, limits=limits, telemetry=observers):
+            sending = _sending(job.sent)
+            async with Orchestrator(store, sagas=sagas, codec=codec, limits=limits, telemetry=observers, **sending):
                 _tell(job, sagas, limits)
                 await stop.wait()
                 log.info("stopping; a second signal ends at once")
         log.info("stopped")
     return Exit.DONE
+
+
+def _sending(sent: Sent) -> dict[str, Any]:
+    """Return the broker and what is published there, as arguments of `Orchestrator`."""
+    try:
+        broker = None if sent.broker is None else open_broker(sent.broker)
+    except BrokerError as wrong:
+        raise Stop(Exit.USAGE, "usage", str(wrong)) from wrong
+    return {"broker": broker, "events": sent.publish_events, "topic_prefix": sent.topic_prefix}
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ _ATTRIBUTES = {
     "outcome": "atone.outcome",
     "trigger": "atone.trigger",
     "why": "atone.why",
+    "where": "atone.where",
 }
 _FINE = frozenset({"succeeded", "rejected", "interrupted", "landed", "not_landed", "cannot_tell"})
 
