@@ -35,9 +35,9 @@ class MemoryServer:
         self._server.start()
 
 
-def memory_subject(kind: type[MemoryBroker] = MemoryBroker) -> BrokerSubject:
-    """Return a memory broker's, under a name of its own; `kind` may be a broken one."""
-    url = f"memory://{uuid4().hex}"
+def memory_subject(kind: type[MemoryBroker] = MemoryBroker, name: str | None = None) -> BrokerSubject:
+    """Return a memory broker's, under a name of its own unless one is given; `kind` may be a broken one."""
+    url = f"memory://{name or uuid4().hex}"
     server = server_of(url.removeprefix("memory://"))
 
     async def publish_foreign(topic: str, body: bytes) -> None:

@@ -102,12 +102,13 @@ class Server:
                 loop.call_soon_threadsafe(event.set)
 
 
-_SERVERS: dict[str, Server] = {}
+# By name; a test may put a server of its own here.
+SERVERS: dict[str, Server] = {}
 
 
 def server_of(name: str) -> Server:
     """Return what the objects of that name share."""
-    return _SERVERS.setdefault(name, Server())
+    return SERVERS.setdefault(name, Server())
 
 
 class MemoryBroker:
