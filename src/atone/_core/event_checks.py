@@ -254,7 +254,8 @@ def _end_of(event_map: EventMap, world: World) -> str | None:
         return None if pivots else "ends_twice"
     if failed and not compensated and event_map.compensates:
         return "never_compensates"
-    return None if failed or completed or compensated or not event_map.completes else "never_completes"
+    ended = compensated or not world.events.isdisjoint(event_map.completes)
+    return None if failed or ended or not event_map.completes else "never_completes"
 
 
 _END_MESSAGES = {

@@ -69,7 +69,9 @@ def _named(target: str) -> Iterator[Any]:
         found = load(target)
         many: Iterable[Any] = cast("Iterable[Any]", found) if isinstance(found, list | tuple) else [found]
         for one in many:
-            definition = type(one) if isinstance(one, _MADE_BY_USERS) else one
+            definition: object = cast("object", one)
+            if isinstance(definition, _MADE_BY_USERS):
+                definition = definition.__class__
             if not _is_definition(definition):
                 text = f"{target} is no saga, choreography or participant. Name one of them, or a list of them."
                 raise Stop(Exit.USAGE, "usage", text)
