@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from atone._messaging.events import Event, to_message
+from atone.broker import Message
 from atone.choreography import Choreography, Participant, Reaction, event, reacts
 from atone.definition import Retry
 from atone.serving import Service, ServiceTables, serve
@@ -181,13 +184,16 @@ class Shop:
     """The services' databases, and services on them that come and go."""
 
     def __init__(self, urls: dict[str, str], broker: Any) -> None:
-        self.engines = {name: create_async_engine(url, poolclass=NullPool) for name, url in urls.items()}
+        self.engines = {name: _engine(name, url) for name, url in urls.items()}
         self.broker = broker
 
     async def create(self) -> None:
         """Make the services' own tables, and Atone's."""
-        for engine in self.engines.values():
+        for name, engine in self.engines.items():
             async with engine.begin() as connection:
+                if engine.dialect.name == "postgresql":
+                    await connection.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE"))
+                    await connection.execute(text(f"CREATE SCHEMA {name}"))
                 await connection.execute(text("CREATE TABLE IF NOT EXISTS effects (saga text, what text)"))
                 await ServiceTables().create(connection)
 
@@ -217,6 +223,23 @@ class Shop:
     async def effects(self, saga_id: str) -> dict[str, list[str]]:
         """Return what each service has done for a saga, durably."""
         return {name: await _effects(engine, saga_id) for name, engine in self.engines.items()}
+
+    async def send(self, value: Any, saga_id: str, message_id: str, source: str = "", **headers: str) -> None:
+        """Publish an event as somebody who is not one of these services."""
+        await self.broker.publish([message_of(value, saga_id, message_id, source, **headers)])
+
+    async def parked(self, name: str) -> list[tuple[str, str]]:
+        """Return what a service has set aside: topics and reasons."""
+        return [(one.message.topic, one.reason) for one in await self.broker.parked(f"orders.{name}")]
+
+    async def until_parked(self, name: str) -> str:
+        """Wait until a service has set a message aside, and return why."""
+
+        async def is_so() -> bool:
+            return bool(await self.parked(name))
+
+        await eventually(is_so, lambda: self.parked(name))
+        return (await self.parked(name))[0][1]
 
     async def until(self, saga_id: str, fails_at: str = "") -> None:
         """Wait until a saga has left what its way leaves."""
@@ -259,6 +282,26 @@ async def eventually(
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"it has not come to that: {await tell()}") from None
+
+
+def message_of(value: Any, saga_id: str, message_id: str, source: str = "", **headers: str) -> Message:
+    """Return an event as a message, with other headers where they are given."""
+    spec = value.__atone_event__
+    event_ = Event(message_id, spec.name, spec.version, "orders", saga_id, msgspec.json.encode(value), source=source)
+    message = to_message(event_)
+    return message._replace(headers={**message.headers, **{f"atone-{name}": said for name, said in headers.items()}})
+
+
+def _engine(name: str, url: str) -> AsyncEngine:
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if url.startswith("postgresql"):
+        options["connect_args"] = {"server_settings": {"search_path": name}}
+    return create_async_engine(url, **options)
+
+
+def on_postgres(url: str) -> dict[str, str]:
+    """Return the URL of a schema for each service, which its engine picks."""
+    return {one.__participant__: url.replace("postgresql:", "postgresql+asyncpg:") for one in PARTICIPANTS}
 
 
 def on_sqlite(folder: Path) -> dict[str, str]:

@@ -27,11 +27,20 @@ from atone._participant.sql import joined
 from atone._participant.tables import ServiceTables
 from atone._runtime.trace_context import read_headers
 from atone.broker import Delivery, Message
-from atone.errors import AlreadyCompensated, ArgumentsDiffer, AtoneError, MessageError, PayloadError, Reject, RetryAfter
+from atone.errors import (
+    AlreadyCompensated,
+    ArgumentsDiffer,
+    AtoneError,
+    BarrierMisplaced,
+    MessageError,
+    PayloadError,
+    Reject,
+    RetryAfter,
+)
 
 log = logging.getLogger("atone.participant")
 
-_HOPELESS = (MessageError, PayloadError, ArgumentsDiffer)
+_HOPELESS = (MessageError, PayloadError, ArgumentsDiffer, BarrierMisplaced)
 
 
 class Commanded:

@@ -28,14 +28,14 @@ from atone._participant.sending import Sending
 from atone._participant.sql import joined
 from atone._participant.tables import ServiceTables
 from atone.broker import Delivery
-from atone.errors import ArgumentsDiffer, AtoneError, MessageError, PayloadError, Reject, RetryAfter
+from atone.errors import ArgumentsDiffer, AtoneError, BarrierMisplaced, MessageError, PayloadError, Reject, RetryAfter
 
 log = logging.getLogger("atone.participant")
 
 # An event that came too early waits for about a quarter of an hour in all.
 PATIENCE = Retry(attempts=40, initial=0.05, factor=2.0, maximum=30.0, jitter=0.2)
 # What no repeat can mend: the message, or the code, must be changed first.
-_HOPELESS = (MessageError, PayloadError, ArgumentsDiffer, Reject)
+_HOPELESS = (MessageError, PayloadError, ArgumentsDiffer, BarrierMisplaced, Reject)
 
 
 class _PutOff(Exception):
