@@ -218,7 +218,11 @@ def test_what_follows_a_reached_bound_is_walked_too() -> None:
 def test_what_never_comes_is_overdue() -> None:
     """In a branch where the expected event can't come, the time-out does, and ends the saga."""
     late = Expectation(5, ("d",), "no.late")
-    branches = (handler("y.b", "b", "d", no_undo="sample"), handler("y.d", "d", "z"), handler("w.c", "c"))
+    branches = (
+        handler("y.b", "b", "d", no_undo="sample"),
+        handler("y.d", "d", "z"),
+        handler("w.c", "c", no_undo="sample"),
+    )
     do = handler("x.do", "a", "b|c", expects=late, no_undo="sample")
     assert codes(the_map(do, *branches, handler("p.end", "no.late", "undone"))) == []
 
