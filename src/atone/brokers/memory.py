@@ -43,6 +43,8 @@ class Group:
 
     topics: set[str] = field(default_factory=set[str])
     items: dict[int, Item] = field(default_factory=dict[int, Item])
+    # The numbers of those that somebody has or that wait for their time, so that nobody looks through all for them.
+    later: set[int] = field(default_factory=set[int])
     parked: list[Parked] = field(default_factory=list[Parked])
 
 
@@ -215,9 +217,10 @@ class MemoryBroker:
         if not self.server.is_up:
             return []
         now, taken, held = self._clock(), list[Item](), set[str]()
+        room = hands.in_flight - hands.held()
         with self.server.lock:
             for item in self.group_of(hands.group).items.values():
-                if hands.held() + len(taken) >= hands.in_flight:
+                if len(taken) >= room:
                     break
                 if item.due > now or item.message.key in held:
                     if item.holder is not None and item.holder is not hands and item.message.key:
@@ -227,6 +230,8 @@ class MemoryBroker:
             for item in taken:
                 item.holder, item.due = hands, now + self._patience_seconds
                 item.attempts += 1
+                hands.numbers.add(item.number)
+                self.group_of(hands.group).later.add(item.number)
         return taken
 
     def settle(self, hands: _Hands, item: Item) -> None:
@@ -261,7 +266,9 @@ class MemoryBroker:
     def _pause(self, group: str) -> float | None:
         """Return in how many seconds something becomes due that nothing wakes for."""
         now = self._clock()
-        due = [item.due for item in self.group_of(group).items.values() if item.due > now]
+        found = self.group_of(group)
+        found.later.intersection_update(found.items)
+        due = [item.due for item in map(found.items.__getitem__, found.later) if item.due > now]
         return max(min(due) - now, 0.001) if due else None
 
     def reach(self) -> None:
@@ -280,10 +287,13 @@ class _Hands:
 
     def __init__(self, broker: MemoryBroker, group: str, in_flight: int) -> None:
         self.broker, self.group, self.in_flight = broker, group, in_flight
+        self.numbers: set[int] = set()
 
     def held(self) -> int:
         """Count what this member has."""
-        return sum(1 for item in self.broker.group_of(self.group).items.values() if item.holder is self)
+        items = self.broker.group_of(self.group).items
+        self.numbers = {one for one in self.numbers if one in items and items[one].holder is self}
+        return len(self.numbers)
 
     def delivery(self, item: Item) -> _Delivery:
         """Return what the member's user gets."""
