@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from atone import Completed, Orchestrator, Saga
+from atone.brokers import open_broker
 from tests.servers.deliveries import Deliver, Fetch, Parcel, calls, steps
 from tests.servers.workers import TARGETS, atone, worker
 
@@ -89,6 +90,9 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     ((f"{TARGETS}:one", "--codec", f"{TARGETS}:number"), 2, "gives no codec but this: int"),
     ((f"{TARGETS}:one", "--store", "sqlite:////nowhere/at/all.db"), 1, "There is no store at /nowhere/at/all.db"),
     ((f"{TARGETS}:one", "--store", "oracle://somewhere"), 2, "No store is called 'oracle'"),
+    ((f"{TARGETS}:one", "--broker", "ftp://somewhere"), 2, "This is no broker URL"),
+    ((f"{TARGETS}:one", "--publish-events"), 1, "events=True needs a broker"),
+    ((f"{TARGETS}:one", "--broker", "memory://", "--topic-prefix", "No Topic"), 1, "begins no topic"),
     ((f"{TARGETS}:one", "--store", "memory://"), 2, "A memory store lives in its own process only"),
 ]
 
@@ -140,6 +144,43 @@ def test_a_worker_makes_the_store_if_it_is_told_to(tmp_path: Path) -> None:
     with worker(url, tmp_path, "--migrate", sagas="one") as one:
         assert isinstance(executed(url, Fetch(), "1"), Completed)
         assert one.stopped() == 0
+
+
+def test_a_worker_publishes_what_happens_to_its_sagas(url: str, tmp_path: Path) -> None:
+    """On the store's own broker here; at its stop nothing is left to publish."""
+    topics = ["shop.saga.started", "shop.step.succeeded", "shop.saga.completed"]
+
+    async def declared() -> None:
+        async with open_broker(url) as broker:
+            await broker.declare("ear", topics)
+
+    async def heard() -> list[str]:
+        found: list[str] = []
+        async with open_broker(url) as broker, asyncio.timeout(30):
+            async for delivery in broker.deliveries("ear"):
+                found.append(delivery.message.topic)
+                await delivery.ack()
+                if found[-1] == topics[-1]:
+                    break
+        return found
+
+    asyncio.run(declared())
+    options = ("--broker", url, "--publish-events", "--topic-prefix", "shop")
+    with worker(url, tmp_path, *options, sagas="one") as one:
+        assert isinstance(executed(url, Fetch(), "1"), Completed)
+        assert one.stopped() == 0
+    assert asyncio.run(heard()) == ["shop.step.succeeded", "shop.saga.completed"]  # it was started elsewhere
+    assert "Messages that wait to be published: 0." in atone(tmp_path, "outbox", "--store", url).stdout
+
+
+def test_a_worker_runs_sagas_though_its_broker_is_down(url: str, tmp_path: Path) -> None:
+    """It says so, keeps what is to be published, and stops when it is asked to."""
+    options = ("--broker", "nats://127.0.0.1:1", "--publish-events")
+    with worker(url, tmp_path, *options, sagas="one") as one:
+        assert isinstance(executed(url, Fetch(), "1"), Completed)
+        one.said("the broker is away")
+        assert one.stopped() == 0
+    assert "Messages that wait to be published: 2" in atone(tmp_path, "outbox", "--store", url).stdout
 
 
 def test_ctrl_c_drains_as_sigterm_does(url: str, tmp_path: Path) -> None:
