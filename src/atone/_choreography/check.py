@@ -17,7 +17,12 @@ REACTIONS_MAX = 100
 
 
 def keywords(participant: str, given: Mapping[str, Any]) -> None:
-    """Judge the names of a participant's class keywords."""
+    """Judge the names of a participant's class keywords; Python's own words would speak of `__init_subclass__`."""
+    if "name" not in given:
+        raise DefinitionError(
+            f"{participant} has no name for others to know it by. "
+            f'Write: class {participant}(Participant, name="{participant.lower()}")'
+        )
     unknown = [name for name in given if name != "name"]
     if unknown:
         raise DefinitionError(f"{participant}: there is no class keyword {unknown[0]!r}. A participant takes: name.")

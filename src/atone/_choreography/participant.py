@@ -53,7 +53,8 @@ class _ParticipantType(ABCMeta):
     def __new__(
         metacls, name: str, bases: tuple[type, ...], body: dict[str, Any], /, **keywords: Any
     ) -> _ParticipantType:
-        check.keywords(name, keywords)
+        if bases:
+            check.keywords(name, keywords)
         return super().__new__(metacls, name, bases, dict(body), **keywords)
 
 
