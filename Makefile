@@ -1,5 +1,6 @@
 # Everything a checkout does. It needs Python 3.11 or newer and make; the rest goes into its own environment.
-#   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet)
+#   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet;
+#                   STYLE=choreography: services that react to each other, BROKER=embedded|nats|redis|kafka|rabbitmq)
 #   make test     the whole suite                 (make test T=tests/core ARGS=-x   a part of it)
 #                   as root on Debian it installs postgresql-15 first, so that the oldest server is tested too
 #   make check    ruff, mypy --strict, pyright strict
@@ -13,6 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 T      ?= tests
 ARGS   ?=
 STORE  ?= sqlite
+STYLE  ?= orchestration
+BROKER ?= embedded
 
 BIN   := $(VENV)/bin
 TYPED := $(wildcard src examples benchmarks)
@@ -25,10 +28,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help demo test check format bench bench-peers lock clean
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.ready
-	$(BIN)/python -m examples.orders.demo --store $(STORE) $(ARGS)
+	$(BIN)/python -m examples.orders.demo --store $(STORE) --style $(STYLE) --broker $(BROKER) $(ARGS)
 
 test: $(VENV)/.ready
 	@$(BIN)/python -m tests.servers.older

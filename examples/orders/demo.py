@@ -1,8 +1,8 @@
 """The demo: `python -m examples.orders.demo` sends orders through three services, with a crash on the way.
 
 Owns the command line, the folder of the run, and the verdict. Exit status 0 only if every saga has ended and the books
-balance; 1 if not, 2 if there was nothing to run. What happens in between is `crash_run`'s on SQLite, and
-`fleet_run`'s on PostgreSQL.
+balance; 1 if not, 2 if there was nothing to run. What happens in between is `crash_run`'s on SQLite, `fleet_run`'s on
+PostgreSQL, and `choreography.run`'s where the services react to each other.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import msgspec
 from atone.testing.postgres import NoPostgres, postgres_server
 from examples.orders.audit import Folder, read_books, saga_ends
 from examples.orders.books import check
+from examples.orders.choreography.brokers import BROKERS, NoBroker, broker_url
+from examples.orders.choreography.run import ChoreographyRun
 from examples.orders.crash_run import CrashRun
 from examples.orders.display import Display, books_text, numbers
 from examples.orders.faults import Rates
@@ -53,9 +55,9 @@ def main() -> int:
         print("There is no order to run.", file=sys.stderr)
         return 2
     try:
-        with _folder(options.keep) as folder, _store(options.store, folder) as store_url:
-            return asyncio.run(_demo(options, file, folder, store_url))
-    except NoPostgres as error:
+        with _folder(options.keep) as folder, _store(options, folder) as url:
+            return asyncio.run(_demo(options, file, folder, url))
+    except (NoPostgres, NoBroker) as error:
         print(f"{error} Next: see examples/orders/README.md.", file=sys.stderr)
         return 2
     except FileExistsError:
@@ -75,9 +77,21 @@ def _command_line() -> argparse.ArgumentParser:
         "--kill-after",
         type=_share,
         nargs="*",
-        default=[0.4],
         metavar="SHARE",
-        help="kill the orchestrator when this share of the orders has ended; several kill it several times, none never",
+        help="kill the orchestrator when this share of the orders has ended; several kill it several times, none never "
+        "(default 0.4); with a choreography, its services in turn (default 0.2 0.4 0.6 0.8)",
+    )
+    parser.add_argument(
+        "--style",
+        choices=("orchestration", "choreography"),
+        default="orchestration",
+        help="choreography: four services react to each other's events, over a broker",
+    )
+    parser.add_argument(
+        "--broker",
+        choices=BROKERS,
+        default="embedded",
+        help="of a choreography: embedded needs no server, the others are started for the run",
     )
     parser.add_argument(
         "--store",
@@ -118,9 +132,15 @@ def _folder(keep: Path | None) -> Generator[Folder, None, None]:
 
 
 @contextlib.contextmanager
-def _store(kind: str, folder: Folder) -> Generator[str, None, None]:
-    """Return where the sagas are kept; a PostgreSQL is started for it, and gone afterwards."""
-    if kind == "sqlite":
+def _store(options: argparse.Namespace, folder: Folder) -> Generator[str, None, None]:
+    """Return where the sagas are kept, or the events go; a server is started for it, and gone afterwards."""
+    if options.style == "choreography":
+        if options.broker != "embedded":
+            print(f"starting a server for {options.broker} of its own", file=sys.stderr, flush=True)
+        with broker_url(options.broker, folder) as url:
+            yield url
+        return
+    if options.store == "sqlite":
         yield folder.store_url
         return
     print("starting a PostgreSQL of its own", file=sys.stderr, flush=True)
@@ -143,12 +163,12 @@ def _report_file(path: Path, file: OrderFile) -> None:
         print(f"  ... and {len(file.bad_lines) - _BAD_LINES_SHOWN_MAX} more", file=sys.stderr)
 
 
-async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder, store_url: str) -> int:
+async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder, url: str) -> int:
     _stop_on_sigterm()
     shutil.copyfile(options.orders, folder.orders)
     folder.stock.write_bytes(msgspec.json.encode(opening_stock(file.orders)))
     settings = Settings(
-        kill_after=tuple(options.kill_after),
+        kill_after=_kill_after(options),
         drain_after=tuple(options.drain_after),
         faults=options.faults,
         seed=options.seed,
@@ -157,12 +177,20 @@ async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder, st
     )
     began = time.monotonic()
     with Display() as display:
-        if options.store == "sqlite":
+        if options.style == "choreography":
+            ended = await ChoreographyRun(settings, folder, url, file.orders, display).run()
+        elif options.store == "sqlite":
             ended = await CrashRun(settings, folder, display).run()
         else:
-            ended = await FleetRun(settings, folder, store_url, file.orders, display).run()
+            ended = await FleetRun(settings, folder, url, file.orders, display).run()
     seconds = time.monotonic() - began
     return await _judge(folder, ended, seconds, as_json=options.json)
+
+
+def _kill_after(options: argparse.Namespace) -> tuple[float, ...]:
+    if options.kill_after is not None:
+        return tuple(options.kill_after)
+    return (0.2, 0.4, 0.6, 0.8) if options.style == "choreography" else (0.4,)
 
 
 def _stop_on_sigterm() -> None:
@@ -176,7 +204,7 @@ def _stop_on_sigterm() -> None:
 async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool) -> int:
     """Look into the books, now that nothing can change them any more, and say what they show."""
     books = read_books(folder, await saga_ends(folder))
-    mistakes = check(books)
+    mistakes = [*check(books), *ended.mistakes]
     ends = Counter(books.ends.values())
     if as_json:
         result = {
@@ -185,6 +213,7 @@ async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool)
             "kills": ended.kills,
             "left_behind": ended.left_behind,
             "drained": ended.drained,
+            "parked": ended.parked,
             "causes": ended.causes,
             **ended.met,
             "mistakes": [str(mistake) for mistake in mistakes],
@@ -198,6 +227,8 @@ async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool)
         print("\n  not completed because of")
         print("\n".join(f"    {count:4} {cause}" for cause, count in sorted(ended.causes.items())))
         print(f"\n  faults on purpose: {numbers(ended.met['faults'])}\n  guards: {numbers(ended.met['guard'])}")
+        if ended.table:
+            print(f"\n{ended.table}")
     return 1 if mistakes or not ended.in_time else 0
 
 

@@ -14,6 +14,7 @@ import httpx
 import msgspec
 
 from examples.orders.audit import Folder
+from examples.orders.books import Mistake
 from examples.orders.children import Child, child
 from examples.orders.faults import Rates
 
@@ -45,6 +46,12 @@ class Ended:
     """How many sagas each killed worker had in flight."""
     drained: int = 0
     """How many workers stopped in order, and handed back what they had."""
+    parked: int = 0
+    """How many messages nobody could handle, and wait for a person."""
+    mistakes: list[Mistake] = field(default_factory=list[Mistake])
+    """What is off beside the books that all runs have."""
+    table: str = ""
+    """What `atone list` says of the last sagas."""
     causes: Mapping[str, int] = field(default_factory=dict[str, int])
     """Why sagas were compensated, with how many for each cause."""
     met: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
