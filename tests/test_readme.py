@@ -111,6 +111,7 @@ def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert asyncio.run(guide.main()) == ["completed", "compensated", "needs_attention", "compensated"]
     assert guide.drawn().startswith("flowchart")
     asyncio.run(watched(guide))
+    assert asyncio.run(guide.by_message()) == ["completed", "compensated"]
 
 
 def test_the_choreography_page_s_code_runs(tmp_path: Path) -> None:
