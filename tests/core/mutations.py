@@ -574,6 +574,13 @@ USUAL = (
 
 COMMANDS = (
     Mutant(
+        "decide.py",
+        "    for one in fact.unfit:\n        _unfit(draft, one)\n",
+        "    _unfit(draft, fact.unfit[0])\n",
+        "all requests that don't fit are refused together",
+        "test_commands::test_replies_that_do_not_fit_are_refused_together",
+    ),
+    Mutant(
         "draft.py",
         "        if body is None:\n            self._wanted += ((step, operation, attempt),)\n            return\n",
         "        if body is None:\n"

@@ -199,6 +199,16 @@ def test_a_reply_that_does_not_fit_its_type_is_refused() -> None:
     assert story.is_("book") is StepStatus.RUNNING
 
 
+def test_replies_that_do_not_fit_are_refused_together() -> None:
+    """Found by a test of the runtime: when the first had been refused, the second was taken."""
+    story = given(TRIP).builds()
+    for name in ("bad", "worse"):
+        story.replied("book", id=name, wake=False)
+    unfit = tuple(facts.RequestUnfit(name, "no Booked") for name in ("bad", "worse"))
+    story.tells(facts.RequestsUnfit(unfit))
+    assert story.answers() == {"bad": "refused", "worse": "refused"}
+
+
 # Nobody replies
 
 

@@ -118,6 +118,11 @@ def _unfit(draft: Draft, fact: facts.RequestUnfit) -> None:
         draft.record(RequestAnswered(fact.id, "refused", fact.why))
 
 
+def _all_unfit(draft: Draft, fact: facts.RequestsUnfit) -> None:
+    for one in fact.unfit:
+        _unfit(draft, one)
+
+
 def _woke(draft: Draft, fact: facts.Woke) -> None:
     """Nothing to record: what is due shows when the saga is advanced."""
 
@@ -135,5 +140,6 @@ _HEAR: dict[type, Callable[[Draft, Any], None]] = {
     facts.MessagesBuilt: messages_built,
     facts.MessageFailed: message_failed,
     facts.RequestUnfit: _unfit,
+    facts.RequestsUnfit: _all_unfit,
     facts.Woke: _woke,
 }

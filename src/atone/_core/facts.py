@@ -186,6 +186,13 @@ class RequestUnfit:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestsUnfit:
+    """All that can't be used of the unanswered requests: told at once, for one answer may be followed by the next."""
+
+    unfit: tuple[RequestUnfit, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """Nothing new is known, but time has passed or requests have come in."""
 
@@ -204,5 +211,6 @@ Fact: TypeAlias = (
     | MessagesBuilt
     | MessageFailed
     | RequestUnfit
+    | RequestsUnfit
     | Woke
 )

@@ -122,7 +122,7 @@ class Runner:
         birth = Birth(fact.tenant, plan.name, fact.saga_id, plan.version, plan.plan_hash)
         self._write(fact, decision, self._releases(decision), birth)
 
-    def resume(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestUnfit]) -> None:
+    def resume(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestsUnfit]) -> None:
         """Go on with a saga that was claimed: whoever ran its open attempts is gone."""
         self.state, self._hot, self._writing = state, hot, False
         self._facts.extend(unfit)
@@ -149,7 +149,7 @@ class Runner:
             self._writing = True
             self._host.spawn(self._host.reread(self))
 
-    def reloaded(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestUnfit]) -> None:
+    def reloaded(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestsUnfit]) -> None:
         """Go on from the state that was read; attempts under way here stay under way."""
         self.state, self._hot, self._writing = state, hot, False
         self._facts.extendleft(unfit)
@@ -348,8 +348,11 @@ def _fields(runner: Runner, host: Host, **more: Any) -> dict[str, Any]:
     return of_saga(runner.bound.plan, runner.state, worker=host.id, **more)
 
 
-def unfit_requests(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfit]:
-    """Return the unanswered events and vouched results whose payload is not of the type that their step declares."""
+def unfit_requests(bound: BoundSaga, state: SagaState) -> list[facts.RequestsUnfit]:
+    """Return the unanswered events and vouched results whose payload is not of the type that their step declares.
+
+    All in one fact: when the first was told, the saga would take the next.
+    """
     unfit: list[facts.RequestUnfit] = []
     for request in state.requests:
         taker = _taker_of(bound, request)
@@ -359,7 +362,7 @@ def unfit_requests(bound: BoundSaga, state: SagaState) -> list[facts.RequestUnfi
             taker.result.decode(request.payload or b"null", payload_context(state, taker.field))
         except PayloadError as error:
             unfit.append(facts.RequestUnfit(request.id, str(error)))
-    return unfit
+    return [facts.RequestsUnfit(tuple(unfit))] if unfit else []
 
 
 def _taker_of(bound: BoundSaga, request: Request) -> BoundStep | None:

@@ -1,0 +1,222 @@
+"""Commands when something goes wrong around them: commits without answers, a store that is away, code that raises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from atone import Compensated, Completed, Context, NeedsAttention, Orchestrator, Saga, command
+from atone._messaging import headers
+from atone.brokers.memory import MemoryBroker
+from atone.codec import Codec
+from tests.runtime.desk import AT_ONCE, Booked, BookRoom, BookTrip, HastyTrip, a_desk, travelling
+from tests.runtime.faulty_store import FaultyStore, answer_held, lost_after, lost_before, passes
+from tests.runtime.payloads import Sealer
+from tests.runtime.world import Order, World, limits, run, sqlite
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_reply_that_is_there_before_its_sender_knows_that_it_has_sent_counts(tmp_path: Path) -> None:
+    """The commit's answer is slow: message, reply and its row overtake it. Nothing of that is lost."""
+
+    async def main() -> None:
+        store, gate = FaultyStore(sqlite(tmp_path)), asyncio.Event()
+        store.script("commit", passes, answer_held(gate))
+        async with a_desk() as desk, travelling(store, desk, BookTrip(World())) as orchestrator:
+            saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+            await desk.answers(await desk.hears("hotel.book"), {"ref": "R1"})
+            await desk.settled()
+            gate.set()
+            assert isinstance(await saga.outcome(timeout=20), Completed)
+            assert len(desk.heard) == 1
+
+    run(main())
+
+
+def test_a_commit_that_is_sent_again_sends_its_message_once(tmp_path: Path) -> None:
+    """The same commit id, the same message."""
+
+    async def main() -> None:
+        store = FaultyStore(sqlite(tmp_path))
+        store.script("commit", passes, lost_after, lost_after)
+        async with a_desk() as desk, travelling(store, desk, BookTrip(World())) as orchestrator:
+            saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+            await desk.answers(await desk.hears("hotel.book"), {"ref": "R1"})
+            assert isinstance(await saga.outcome(timeout=20), Completed)
+            assert len(desk.heard) == 1
+
+    run(main())
+
+
+def test_a_reply_is_acknowledged_only_when_it_is_durable(tmp_path: Path) -> None:
+    """The store is away when it comes: it is taken in again, and counts once."""
+
+    async def main() -> None:
+        world, store = World(), FaultyStore(sqlite(tmp_path))
+        store.script("deliver", lost_before, lost_after)
+        async with a_desk() as desk, travelling(store, desk, BookTrip(world)) as orchestrator:
+            saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+            await desk.answers(await desk.hears("hotel.book"), {"ref": "R1"})
+            assert isinstance(await saga.outcome(timeout=20), Completed)
+            assert world.names == ["charge"]
+
+    run(main())
+
+
+class Building(Saga[Order]):
+    """A command whose message can be built once its code is mended."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+    @command(reply=Booked, to="hotel.book", retry=AT_ONCE, no_compensation="a test")
+    def book(self, ctx: Context[Order]) -> BookRoom:
+        if self.error is not None:
+            raise self.error
+        return BookRoom(ctx.idempotency_key, ctx.attempt)
+
+
+def test_code_that_cannot_build_its_message_calls_a_person_and_sends_nothing(tmp_path: Path) -> None:
+    """Whatever it raises; mended, a retry sends it."""
+
+    async def main() -> None:
+        building = Building(SystemExit("no price"))
+        async with a_desk() as desk, travelling(sqlite(tmp_path), desk, building) as orchestrator:
+            saga = await orchestrator.start(Building, Order(), saga_id="1")
+            stuck = await saga.outcome(timeout=20)
+            assert isinstance(stuck, NeedsAttention)
+            assert "its command can't be sent: SystemExit: no price" in stuck.cause
+            assert desk.heard == []
+            building.error = None
+            await orchestrator.retry(Building, "1", reason="mended")
+            sent = await desk.hears("hotel.book")
+            assert b'"nights":1' in sent.body
+            await desk.answers(sent, {"ref": "R1"})
+            assert isinstance(await saga.outcome(timeout=20), Completed)
+
+    run(main())
+
+
+def test_a_message_that_the_store_refuses_calls_a_person(tmp_path: Path) -> None:
+    """It is too large, say: nothing was sent, and the saga does not vanish."""
+
+    async def main() -> None:
+        store = FaultyStore(sqlite(tmp_path))
+        store.refuses = lambda turn: bool(turn.messages)
+        async with a_desk() as desk, travelling(store, desk, BookTrip(World())) as orchestrator:
+            saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+            stuck = await saga.outcome(timeout=20)
+            assert isinstance(stuck, NeedsAttention)
+            assert (stuck.step, desk.heard) == ("book", [])
+
+    run(main())
+
+
+def test_a_cancel_waits_for_the_reply_and_then_undoes(tmp_path: Path) -> None:
+    """What was sent may land, so its answer is awaited as a call's would be."""
+
+    async def main() -> None:
+        async with a_desk() as desk, travelling(sqlite(tmp_path), desk, BookTrip(World())) as orchestrator:
+            saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+            sent = await desk.hears("hotel.book")
+            assert (await (await saga.cancel(reason="enough")).answer(timeout=20)).applied
+            assert len(desk.heard) == 1
+            await desk.answers(sent, {"ref": "R1"})
+            undo = await desk.hears("hotel.cancel")
+            assert b'"ref":"R1"' in undo.body
+            await desk.answers(undo)
+            assert isinstance(await saga.outcome(timeout=20), Compensated)
+
+    run(main())
+
+
+def test_the_starters_trace_goes_with_each_command(tmp_path: Path) -> None:
+    """In the headers that every tracer reads."""
+
+    async def main() -> None:
+        async with a_desk() as desk, travelling(sqlite(tmp_path), desk, BookTrip(World())) as orchestrator:
+            trace = {"traceparent": TRACE, "tracestate": "a=1"}
+            await orchestrator.start(BookTrip, Order(), saga_id="1", trace=trace)
+            sent = await desk.hears("hotel.book")
+            assert (sent.headers[headers.TRACEPARENT], sent.headers[headers.TRACESTATE]) == (TRACE, "a=1")
+
+    run(main())
+
+
+def test_what_a_participant_says_is_sealed_in_the_store_and_plain_on_its_way(tmp_path: Path) -> None:
+    """It has no key; the journal is read by others."""
+
+    async def main() -> None:
+        codec = Codec(encryption=Sealer(b"the key"))
+        async with a_desk() as desk:
+            parts: dict[str, Any] = {"codec": codec, "limits": limits(), "broker": MemoryBroker(desk.address)}
+            async with Orchestrator(sqlite(tmp_path), sagas=[BookTrip(World())], **parts) as orchestrator:
+                saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+                sent = await desk.hears("hotel.book")
+                assert b'"nights":2' in sent.body
+                await desk.answers(sent, {"ref": "ROOM-4711"})
+                done = await saga.outcome(timeout=20)
+                assert isinstance(done, Completed)
+                assert done[BookTrip.book] == Booked("ROOM-4711")
+        assert b"ROOM-4711" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+    run(main())
+
+
+def test_a_reply_is_taken_in_by_who_does_not_have_its_definition(tmp_path: Path) -> None:
+    """All orchestrators on a store hear for each other; whether it fits is then its owner's to see."""
+
+    async def main() -> None:
+        world = World()
+        async with a_desk() as desk:
+            async with travelling(sqlite(tmp_path), desk, BookTrip(world)) as orchestrator:
+                await orchestrator.start(BookTrip, Order(), saga_id="1")
+                sent = await desk.hears("hotel.book")
+            async with travelling(sqlite(tmp_path), desk, HastyTrip(world)):
+                await desk.publishes(sent, body=b'{"ref":7}')
+                await desk.publishes(sent, body=b'{"ref":8}')
+                await desk.settled()
+            async with travelling(sqlite(tmp_path), desk, BookTrip(world)) as orchestrator:
+                saga = await orchestrator.get(BookTrip, "1")
+                await desk.answers(sent, {"ref": "R1"})
+                assert isinstance(await saga.outcome(timeout=20), Completed)
+            assert world.names == ["charge"]
+
+    run(main())
+
+
+class Newer(Saga[Order], name="Versions", version=2):
+    """Its reply is a list."""
+
+    @command(reply=list[str], to="hotel.book", no_compensation="a test")
+    def book(self, ctx: Context[Order]) -> BookRoom:
+        return BookRoom(ctx.input.id, 2)
+
+
+class Older(Saga[Order], name="Versions"):
+    """Its reply was one text."""
+
+    @command(reply=str, to="hotel.book", no_compensation="a test")
+    def book(self, ctx: Context[Order]) -> BookRoom:
+        return BookRoom(ctx.input.id, 1)
+
+
+def test_a_reply_is_read_as_its_sagas_own_version_says(tmp_path: Path) -> None:
+    """Both run side by side; the name alone does not tell them apart."""
+
+    async def main() -> None:
+        async with a_desk() as desk, travelling(sqlite(tmp_path), desk, Newer(), Older()) as orchestrator:
+            old = await orchestrator.start(Older, Order(), saga_id="old")
+            new = await orchestrator.start(Newer, Order(), saga_id="new")
+            answers: dict[str, object] = {"old": "one", "new": ["one", "two"]}
+            for _ in range(2):
+                sent = await desk.hears("hotel.book")
+                await desk.answers(sent, answers[sent.headers[headers.SAGA_ID]])
+            ends: Sequence[Any] = await asyncio.gather(old.outcome(timeout=20), new.outcome(timeout=20))
+            assert ends[0][Older.book] == "one"
+            assert ends[1][Newer.book] == ["one", "two"]
+
+    run(main())
