@@ -2,7 +2,7 @@
 #   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet;
 #                   STYLE=choreography: services that react to each other, BROKER=embedded|nats|redis|kafka|rabbitmq)
 #   make test     the whole suite                 (make test T=tests/core ARGS=-x   a part of it)
-#                   as root on Debian it installs postgresql-15 first, so that the oldest server is tested too
+#                   as root on Debian it installs postgresql-15 and rabbitmq-server first, so that they are tested too
 #   make check    ruff, mypy --strict, pyright strict
 #   make bench    a short look at the rates       (make bench-peers   beside the peers, which it sets up; half an hour)
 # Another Python beside the first: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -35,6 +35,7 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	@$(BIN)/python -m tests.servers.older
+	@$(BIN)/python -m tests.servers.rabbit
 	$(BIN)/python -m pytest $(T) $(ARGS)
 
 check: $(VENV)/.ready

@@ -28,8 +28,16 @@ SHARED_BY_ADAPTERS = {"sql"}
 CORE_DEPENDENCIES = {"apsw", "msgspec"}
 # Optional package -> the rooms that may import it at module level. Elsewhere only inside a function.
 OPTIONAL_ROOMS: Mapping[str, tuple[str, ...]] = {
-    "aio_pika": ("atone.brokers.rabbitmq",),
+    "aio_pika": (
+        "atone.brokers.rabbitmq",
+        "atone.brokers._rabbit_connection",
+        "atone.brokers._rabbit_member",
+        "atone.brokers._rabbit_publishing",
+        "atone.brokers._rabbit_queues",
+        "atone.brokers._rabbit_wire",
+    ),
     "aiokafka": ("atone.brokers.kafka", "atone.brokers._kafka_consumer", "atone.brokers._kafka_connection"),
+    "aiormq": ("atone.brokers._rabbit_publishing",),  # comes with aio_pika
     "asyncpg": ("atone.stores._postgres_dial",),
     "cyclopts": ("atone.cli",),
     "fastapi": ("atone.integrations.fastapi",),

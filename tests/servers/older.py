@@ -7,12 +7,11 @@ Must not start a server, and must not fail: without the package its tests are sk
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from atone.testing.postgres import find_postgres, major_version
+from tests.servers.debian import install
 
 OLDEST = 15
 PACKAGE = f"postgresql-{OLDEST}"
@@ -21,7 +20,6 @@ MISSING = (
 )
 # Without this the package would make a database of its own and start a server for it.
 _SETTINGS = Path("/etc/postgresql-common/createcluster.conf")
-_KEEPS_SETTINGS = ("-o", "Dpkg::Options::=--force-confold")
 
 
 def is_here() -> bool:
@@ -29,35 +27,19 @@ def is_here() -> bool:
     return any(major_version(folder) == OLDEST for folder in find_postgres())
 
 
-def install() -> str:
+def bring() -> str:
     """Install the package; return why that was not possible, or nothing."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return "only root may install packages"
-    if shutil.which("apt-get") is None:
-        return "there is no apt-get"
-    if not _SETTINGS.exists():
+    if os.access("/etc", os.W_OK) and not _SETTINGS.exists():
         _SETTINGS.parent.mkdir(parents=True, exist_ok=True)
         _SETTINGS.write_text("create_main_cluster = false\nstart_conf = manual\n", encoding="utf-8")
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", *_KEEPS_SETTINGS, PACKAGE]
-    said = ""
-    for first in (["true"], ["apt-get", "update"]):  # a fresh machine has no lists of packages
-        if subprocess.run(first, env=_quietly(), capture_output=True, check=False).returncode == 0:
-            done = subprocess.run(command, env=_quietly(), capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                return ""
-            said = done.stderr.strip().rpartition("\n")[2]
-    return said or "apt-get update failed"
-
-
-def _quietly() -> dict[str, str]:
-    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    return install(PACKAGE)
 
 
 def main() -> None:
     if is_here():
         return
     print(f"PostgreSQL {OLDEST} is not here; installing {PACKAGE} for the tests ...", file=sys.stderr)
-    why = install()
+    why = bring()
     if why or not is_here():
         print(f"{MISSING} ({why or 'the package has no programs'})", file=sys.stderr)
 
