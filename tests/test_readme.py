@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
+import sqlite3
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import pytest
 from atone import Orchestrator, Reject
 from atone._core.event_checks import CODES
 from atone.cli.targets import sagas_of
+from atone.errors import UnknownSaga
+from atone.serving import start
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -99,6 +104,48 @@ def test_the_code_of_the_readme_runs_as_printed(
 
     assert said == says
     assert services.log == log
+
+
+def test_the_choreography_of_the_readme_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two services with a database each, a view beside them: paid, and undone when the card declines."""
+    monkeypatch.chdir(tmp_path)
+    readme = imported(tmp_path, "readme_choreography", python_of(README)[1])
+
+    @contextmanager
+    def database(name: str) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(f"{name}.db", timeout=20, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    with database("stock") as connection:
+        connection.execute("CREATE TABLE stock (sku TEXT, pieces INTEGER)")
+        connection.execute("INSERT INTO stock VALUES ('cup', 5)")
+    with database("ledger") as connection:
+        connection.execute("CREATE TABLE ledger (saga TEXT, cents INTEGER)")
+
+    async def ended(view: Any, saga_id: str) -> str:
+        while True:
+            with suppress(UnknownSaga):
+                found = await view.of(saga_id)
+                if found.ended_at is not None:
+                    return str(found.status)
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            view = await readme.shop(stack, partial(database, "stock"), partial(database, "ledger"))
+            assert await ended(view, "order-7") == "completed"
+            with database("stock") as connection:
+                placed = readme.OrderPlaced("cup", 200_000)
+                await start(readme.ORDERS, connection, placed, saga_id="order-8")
+            assert await ended(view, "order-8") == "compensated"
+
+    asyncio.run(main())
+    with database("stock") as connection:
+        assert connection.execute("SELECT pieces FROM stock").fetchall() == [(4,)]
+    with database("ledger") as connection:
+        assert connection.execute("SELECT * FROM ledger").fetchall() == [("order-7", 4200)]
 
 
 def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
