@@ -186,6 +186,7 @@ class Shop:
     def __init__(self, urls: dict[str, str], broker: Any) -> None:
         self.engines = {name: _engine(name, url) for name, url in urls.items()}
         self.broker = broker
+        self.around: Callable[[AsyncEngine], Any] = lambda engine: engine
 
     async def create(self) -> None:
         """Make the services' own tables, and Atone's."""
@@ -200,7 +201,7 @@ class Shop:
     def service(self, *participants: Participant, **options: Any) -> Service:
         """Return a service of the first participant's database."""
         name = type(participants[0]).__participant__
-        options = {"database": self.engines[name], "broker": self.broker, "poll_seconds": 0.05, **options}
+        options = {"database": self.around(self.engines[name]), "broker": self.broker, "poll_seconds": 0.05, **options}
         return serve(ORDERS, *participants, **options)
 
     def sender(self, name: str) -> Service:
@@ -293,10 +294,9 @@ def message_of(value: Any, saga_id: str, message_id: str, source: str = "", **he
 
 
 def _engine(name: str, url: str) -> AsyncEngine:
-    options: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("postgresql"):
-        options["connect_args"] = {"server_settings": {"search_path": name}}
-    return create_async_engine(url, **options)
+        return create_async_engine(url, connect_args={"server_settings": {"search_path": name}})
+    return create_async_engine(url, poolclass=NullPool)
 
 
 def on_postgres(url: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from atone._participant.consumer import Again, Aside, Done, Ending
 from atone._participant.database import Database
 from atone._participant.sql import joined
 from atone._participant.tables import ServiceTables
+from atone._participant.taking import TROUBLE
 from atone._runtime.trace_context import read_headers
 from atone.broker import Delivery, Message
 from atone.errors import (
@@ -155,7 +156,7 @@ class Commanded:
         group, inbox = self.group, self._tables.inbox
         tries = await self._database.run(lambda line: inbox.count(line, group, message.id))
         log.warning("%s failed, %d times so far: %s", message.topic, tries.failures, type(cause).__name__)
-        retry = self._bound.spec(handler).retry
+        retry = self._bound.spec(handler).retry if isinstance(error, Raised) else TROUBLE
         if isinstance(cause, _HOPELESS) or tries.failures >= retry.attempts:
             told = str(cause) if isinstance(cause, AtoneError) else f"{type(cause).__name__}: {cause}"
             return Aside(f"{message.topic} failed {tries.failures} times: {told}"[:2000])

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 from atone._core import event_guard as guard
-from atone._core.event_map import DEFAULT_RETRY
 from atone._core.retry import Retry, delay_seconds
 from atone._messaging import headers
 from atone._messaging.events import Event, from_message
@@ -34,6 +33,8 @@ log = logging.getLogger("atone.participant")
 
 # An event that came too early waits for about a quarter of an hour in all.
 PATIENCE = Retry(attempts=40, initial=0.05, factor=2.0, maximum=30.0, jitter=0.2)
+# What goes wrong outside of a handler is tried again soon, and for about a quarter of an hour.
+TROUBLE = Retry(attempts=30, initial=0.05, factor=2.0, maximum=60.0)
 # What no repeat can mend: the message, or the code, must be changed first.
 _HOPELESS = (MessageError, PayloadError, ArgumentsDiffer, BarrierMisplaced, Reject)
 
@@ -108,7 +109,7 @@ class Taking:
         return Again(delay_seconds(PATIENCE, tries.deferrals, event.id))
 
     async def _failed(self, event: Event, error: Exception) -> Ending:
-        path, cause, retry = self._bound.group, error, DEFAULT_RETRY
+        path, cause, retry = self._bound.group, error, TROUBLE
         if isinstance(error, Raised):
             path, cause, retry = error.path, error.error, self._bound.by_path(error.path).retry
         tries = await self._count(event)
