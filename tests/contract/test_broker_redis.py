@@ -45,7 +45,9 @@ def subject_on(server: ValkeyServer) -> BrokerSubject:
 
     return BrokerSubject(
         connect=lambda: RedisBroker(server.url()),
-        hurried=lambda: RedisBroker(server.url(), patience_seconds=_PATIENCE_SECONDS, hold_seconds=_PATIENCE_SECONDS),
+        hurried=lambda: RedisBroker(
+            f"{server.url()}?patience_seconds={_PATIENCE_SECONDS}&hold_seconds={_PATIENCE_SECONDS}"
+        ),
         hurried_url=server.url(),
         patience_seconds=2 * _PATIENCE_SECONDS,
         server=Control(server),

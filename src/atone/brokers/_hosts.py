@@ -1,7 +1,7 @@
 """Addresses of brokers that may have several hosts: read once, checked, and shown without a password.
 
 Owns the reading only: which options there are is each adapter's to say. Nothing of an address that can't be read is
-repeated, since a password may stand anywhere in it. Called by the adapters for NATS and Kafka.
+repeated, since a password may stand anywhere in it. Called by the adapters that have a server.
 """
 
 from __future__ import annotations

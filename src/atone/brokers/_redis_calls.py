@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -18,6 +17,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import RedisError
 
+from atone.brokers._hosts import Hosts
 from atone.errors import BrokerClosed, BrokerError, BrokerUnavailable
 
 Command = tuple[Any, ...]
@@ -25,19 +25,16 @@ Command = tuple[Any, ...]
 _TOGETHER_MAX = 500
 _ANSWER_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
-_NO_URL = (
-    "This is no usable address of a Redis; it is not repeated here, for it may hold a password. Write "
-    "redis://user:password@host:6379/0 (or rediss:// for TLS), and percent-encode what is special in the password."
-)
 
 
 class Calls:
     """Commands to one server. Each is answered by its reply, or by an error of the server as a value."""
 
-    def __init__(self, url: str) -> None:
-        parts = _split(url)
-        self.where = f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"
-        self._parts = parts
+    def __init__(self, hosts: Hosts, *, database: int, tls: bool) -> None:
+        self.where = hosts.shown
+        self._hosts = hosts
+        self._database = database
+        self._tls = tls
         self._client: Any = None
         self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()
         self._wake = asyncio.Event()
@@ -70,12 +67,10 @@ class Calls:
         await self._client.aclose()
 
     def _connected(self, *, retries: int, alone: bool = False) -> Any:
-        parts = self._parts
+        ((host, port),) = self._hosts.hosts
         return Redis(
-            host=parts.hostname or "127.0.0.1", port=parts.port or 6379, db=int(parts.path.strip("/") or 0),
-            username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
-            ssl=parts.scheme == "rediss", protocol=2, socket_timeout=_ANSWER_SECONDS,
+            host=host, port=port, db=self._database, username=self._hosts.user, password=self._hosts.password,
+            ssl=self._tls, protocol=2, socket_timeout=_ANSWER_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS, socket_keepalive=True,
             single_connection_client=alone,
             retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), retries, supported_errors=(NoConnection,)),
@@ -123,8 +118,8 @@ class Calls:
         return answer
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
-        said = str(error) or type(error).__name__
-        return BrokerUnavailable(f"Redis at {self.where} is not available: {said} Check the server and the URL.")
+        said = (str(error) or type(error).__name__).rstrip(".")
+        return BrokerUnavailable(f"Redis at {self.where} is not available: {said}. Check the server and the URL.")
 
     async def _send_for_ever(self) -> None:
         """Send what waits; nobody waits for a timer: the next lot is what came while this one was under way."""
@@ -187,15 +182,3 @@ async def stop(tasks: Sequence[asyncio.Task[None]]) -> None:
 def _fail(future: asyncio.Future[Any], error: BrokerError) -> None:
     if not future.done():
         future.set_result(error)
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in {"redis", "rediss"} and (parts.port or 1) > 0
-        usable = known and not parts.query and not parts.fragment and (parts.path.strip("/") or "0").isdigit()
-    except ValueError:  # it quotes what may be a password
-        usable, parts = False, urlsplit("")
-    if not usable:
-        raise BrokerError(_NO_URL)
-    return parts

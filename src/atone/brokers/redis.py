@@ -13,17 +13,25 @@ from typing import Any, Self
 
 from atone.broker import Delivery, Message, Parked, Published
 from atone.brokers import _redis_scripts as scripts
+from atone.brokers._hosts import hosts_of
 from atone.brokers._redis_calls import Calls, Command
 from atone.brokers._redis_entries import Places, attempts_of, fields_of, message_of
 from atone.brokers._redis_member import Member
+from atone.errors import BrokerError
 
+_EXAMPLE = "redis://user:password@host:6379/0"
+_OPTIONS = frozenset({"prefix", "patience_seconds", "hold_seconds", "message_bytes_max"})
 _PIPELINED_MAX = 500
 _PIPELINED_BYTES_MAX = 4 * 1024 * 1024
 _PAGE = 500
 
 
 class RedisBroker:
-    """A broker on Redis or Valkey Streams.
+    """A broker on Redis or Valkey Streams: redis://user:password@host:6379/0, or rediss:// for TLS.
+
+    Options: `prefix` (atone) begins all keys; `patience_seconds` (30), when others may have what a member was given
+    that died or can't reach the server; `hold_seconds` (1800), how long a living member may keep a delivery before it
+    is treated in the same way; `message_bytes_max` (16 MiB; the server's own bound is 512 MB).
 
     Keys, below `prefix`: `topic:T` is the stream of a topic, made when a group first declares it; what nobody has
     declared is not kept. `group:G:...` are a group's own: `topics` (a set), `again` (a stream of what comes once more),
@@ -32,26 +40,21 @@ class RedisBroker:
     hand (XGROUP DESTROY), or its topics grow.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        prefix: str = "atone",
-        patience_seconds: float = 30.0,
-        hold_seconds: float = 1800.0,
-        message_bytes_max: int = 16 * 1024**2,
-    ) -> None:
-        """Do not connect yet.
+    def __init__(self, url: str) -> None:
+        """Take the URL; nothing is connected yet.
 
-        `patience_seconds`: when others may have what a member was given that has died or can't reach the server.
-        `hold_seconds`: how long a living member may keep a delivery before it is treated in the same way.
-        `message_bytes_max`: the server's own bound is 512 MB.
+        Raises:
+            BrokerError: The URL can't be read.
         """
-        self._calls = Calls(url)
-        self._prefix = prefix
-        self._patience_seconds = patience_seconds
-        self._hold_seconds = hold_seconds
-        self._message_bytes_max = message_bytes_max
+        hosts = hosts_of(url, _EXAMPLE, 6379, _OPTIONS)
+        database = hosts.path.strip("/") or "0"
+        if len(hosts.hosts) != 1 or not database.isdigit():
+            raise BrokerError(f"A Redis URL names one host and a database's number. Write one like {_EXAMPLE}.")
+        self._calls = Calls(hosts, database=int(database), tls=url.startswith("rediss:"))
+        self._prefix = hosts.options.get("prefix", "atone")
+        self._patience_seconds = hosts.number("patience_seconds", 30.0, least=0.1)
+        self._hold_seconds = hosts.number("hold_seconds", 1800.0, least=0.1)
+        self._message_bytes_max = hosts.number("message_bytes_max", 16 * 1024**2, least=1)
         self._members: set[Member] = set()
 
     @property
