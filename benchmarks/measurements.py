@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "recovery": ("python -m benchmarks.recovery --store postgres --sagas 500 --json",),
     "waiting": ("python -m benchmarks.waiting --sagas 100000 --json",),
     "telemetry": ("python -m benchmarks.telemetry --store postgres --inflight 1,100 --json",),
+    "choreography": ("python -m benchmarks.choreography --inflight 1,100 --json",),
 }
 # Which of the options that may be given each command has; a profile is one run, however the others are made.
 OPTIONS = ("rounds", "seconds", "warmup", "workload", "inflight", "only")
@@ -38,6 +39,7 @@ _TAKEN: dict[str, Collection[str]] = {
     "benchmarks.throughput": frozenset(OPTIONS) - {"only"},
     "benchmarks.compare": frozenset(OPTIONS),
     "benchmarks.telemetry": frozenset({"rounds", "seconds", "warmup", "inflight"}),
+    "benchmarks.choreography": frozenset({"rounds", "seconds", "warmup", "inflight"}),
 }
 PROFILE = KEPT / "profile.txt"
 _PROFILE_COMMAND = "python -m benchmarks.throughput --store postgres --inflight 100 --seconds 4 --profile"

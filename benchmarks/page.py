@@ -370,6 +370,7 @@ BLOCKS: dict[str, Block] = {
     "waiting": _waiting,
     "import-time": _import_time,
     "telemetry": lambda: _facts("telemetry"),
+    "choreography": lambda: _facts("choreography"),
 }
 
 
