@@ -36,7 +36,7 @@ OPTIONAL_ROOMS: Mapping[str, tuple[str, ...]] = {
         "atone.brokers._rabbit_queues",
         "atone.brokers._rabbit_wire",
     ),
-    "aiokafka": ("atone.brokers.kafka", "atone.brokers._kafka_consumer", "atone.brokers._kafka_connection"),
+    "aiokafka": ("atone.brokers.kafka", "atone.brokers._kafka_connection", "atone.brokers._kafka_member"),
     "aiormq": ("atone.brokers._rabbit_publishing",),  # comes with aio_pika
     "asyncpg": ("atone.stores._postgres_dial",),
     "cyclopts": ("atone.cli",),

@@ -56,7 +56,8 @@ async def being_given_is_not_being_settled(lab: Lab) -> None:
         await taken[1].ack()
     later = lab.joined(await lab.broker())
     wanted = [message for message in sent if message.id != taken[1].message.id]
-    same(sorted(set(ids(await later.hear_all(wanted)))), sorted(ids(wanted)), "what came to the next member")
+    # What was acked behind one that was not may come too: some brokers settle up to a place, not one by one.
+    same(set(ids(wanted)) - set(ids(await later.hear_all(wanted))), set[str](), "what did not come to the next member")
 
 
 @BrokerCheck
