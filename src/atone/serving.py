@@ -15,6 +15,7 @@ from typing import Any, Self
 from atone._choreography.events import spec_of
 from atone._choreography.participant import Participant
 from atone._choreography.whole import Choreography
+from atone._connections.face import finish
 from atone._core.keys import part_of_saga, part_of_step
 from atone._messaging.events import DEFAULT_TENANT, Event
 from atone._messaging.relay import Relay
@@ -33,7 +34,7 @@ from atone.brokers import open_broker
 from atone.errors import ArgumentsDiffer, ConflictingStart, DefinitionError
 from atone.outbox import Relaying
 
-__all__ = ["Service", "ServiceTables", "serve", "start"]
+__all__ = ["Service", "ServiceTables", "serve", "start", "start_blocking"]
 
 
 def serve(
@@ -103,6 +104,30 @@ async def start(
             f"The {choreography.name} saga {saga_id!r} was started with another event. "
             "Start with the same event, or take another saga_id."
         ) from wrong
+
+
+def start_blocking(
+    choreography: Choreography,
+    connection: Any,
+    event: Any,
+    *,
+    saga_id: str,
+    tables: ServiceTables | None = None,
+    tenant: str = DEFAULT_TENANT,
+    trace_headers: Any = None,
+) -> None:
+    """Do the same as `start` on a synchronous connection."""
+    finish(
+        start(
+            choreography,
+            connection,
+            event,
+            saga_id=saga_id,
+            tables=tables,
+            tenant=tenant,
+            trace_headers=trace_headers,
+        )
+    )
 
 
 class Service:

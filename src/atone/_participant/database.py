@@ -34,20 +34,27 @@ class Database:
         self._begin = _beginner(database)
         self._threads_max = threads_max
         self._threads: DaemonThreads | None = None
+        self._is_sync = False
 
     async def run(self, work: Work[T]) -> T:
         """Begin a transaction, do the work with its connection, commit, and return what the work returned.
 
         With a synchronous connection the work runs in a thread, and may await nothing but that connection.
         """
+        if self._is_sync:
+            return await self._aside(_begun_in_thread, self._begin, work)
         transaction = self._begin()
         if hasattr(transaction, "__aenter__"):
             async with transaction as connection:
                 return await work(connection)
         _check_sync(transaction)
+        self._is_sync = True  # from now on it is begun in its thread too, for a driver may connect there
+        return await self._aside(_in_thread, transaction, work)
+
+    async def _aside(self, call: Callable[..., T], *arguments: Any) -> T:
         if self._threads is None:
             self._threads = DaemonThreads(self._threads_max, "atone-participant")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _in_thread, transaction, work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     def run_here(self, work: Work[T]) -> T:
         """Do the same in this thread, with a synchronous connection, for callers without an event loop."""
@@ -65,6 +72,10 @@ class Database:
 def _check_sync(transaction: object) -> None:
     if not hasattr(transaction, "__enter__"):
         raise DefinitionError(f"{_KINDS} What was given returns a {type(transaction).__qualname__}.")
+
+
+def _begun_in_thread(begin: Callable[[], Any], work: Work[T]) -> T:
+    return _in_thread(begin(), work)
 
 
 def _in_thread(transaction: AbstractContextManager[Any], work: Work[T]) -> T:

@@ -6,7 +6,7 @@ not read or write a row. Used by `atone.serving`; what is in the tables belongs 
 
 from __future__ import annotations
 
-from atone._connections.face import Dialect, face_of
+from atone._connections.face import Dialect, face_of, finish
 from atone._participant.ledger import Ledger
 from atone.barrier import Barrier
 from atone.codec import Codec
@@ -34,13 +34,17 @@ class ServiceTables:
         return ";\n".join([*parts, *self.ledger.statements(dialect)]) + ";\n"
 
     async def create(self, connection: object) -> None:
-        """Make the tables that are not there; a synchronous connection is driven without waiting."""
+        """Make the tables that are not there."""
         await self.barrier.create_table(connection)
         await self.inbox.create_table(connection)
         await self.outbox.create_table(connection)
         face = face_of(connection)
         for statement in self.ledger.statements(face.dialect):
             await face.run(statement)
+
+    def create_blocking(self, connection: object) -> None:
+        """Do the same as `create` on a synchronous connection."""
+        finish(self.create(connection))
 
     async def purge(self, connection: object, *, older_than_days: float, limit: int = 10_000) -> int:
         """Delete at most `limit` rows of each table that are older, and return how many; never what still waits.
