@@ -25,6 +25,7 @@ from atone.brokers import open_broker
 from atone.errors import BrokerError, BrokerUnavailable
 from atone.inbox import Inbox
 from atone.outbox import Relaying, ServiceOutbox
+from atone.testing.chaotic_broker import ChaoticBroker
 
 GROUP = "stock"
 TOPIC = "order.placed"
@@ -56,7 +57,8 @@ _RECONNECT_SECONDS = 0.1
 class Part:
     """One life of a publisher or a consumer. `early` and `no_inbox` break the rules.
 
-    `bulk` writes to the tables of outbox and inbox a batch at a time, with what their own statements come to.
+    `bulk` writes to the tables of outbox and inbox a batch at a time, with what their own statements come to. `chaotic`
+    puts a `ChaoticBroker` between, besides what a consumer does to its deliveries anyway.
     """
 
     role: str
@@ -67,13 +69,16 @@ class Part:
     early: bool = False
     no_inbox: bool = False
     bulk: bool = False
+    chaotic: bool = False
 
 
 @asynccontextmanager
-async def _broker(url: str) -> AsyncGenerator[Broker, None]:
+async def _broker(part: Part) -> AsyncGenerator[Broker, None]:
     """Open the broker, also one that is down just now."""
     while True:
-        broker = open_broker(url)
+        broker = open_broker(part.url)
+        if part.chaotic:
+            broker = ChaoticBroker(broker, part.seed)
         try:
             await broker.__aenter__()
         except BrokerUnavailable:
@@ -88,7 +93,7 @@ async def _broker(url: str) -> AsyncGenerator[Broker, None]:
 
 async def play(part: Part) -> None:
     """Be a publisher or a consumer until cancelled."""
-    async with asyncpg.create_pool(part.dsn, min_size=1, max_size=3) as pool, _broker(part.url) as broker:
+    async with asyncpg.create_pool(part.dsn, min_size=1, max_size=3) as pool, _broker(part) as broker:
         await (_publish(part, pool, broker) if part.role == "publisher" else _Consumer(part, pool, broker).run())
 
 

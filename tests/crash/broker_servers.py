@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,13 +18,14 @@ from uuid import uuid4
 class Target:
     """A broker's address, and how its server is ended with `kill -9` and started; None where there is none.
 
-    `within` is true if it exists in one process only.
+    `within` is true if it exists in one process only, `chaotic` if faults are to be added to it.
     """
 
     url: str
     kill: Callable[[], None] | None = None
     start: Callable[[], None] | None = None
     within: bool = False
+    chaotic: bool = False
 
 
 @contextmanager
@@ -35,6 +36,13 @@ def memory() -> Generator[Target, None, None]:
     name = uuid4().hex
     server = server_of(name)
     yield Target(f"memory://{name}", server.kill, server.start, within=True)
+
+
+@contextmanager
+def chaotic() -> Generator[Target, None, None]:
+    """Give a broker in memory with faults: copies, another order, calls and acknowledgements that are lost."""
+    with memory() as target:
+        yield replace(target, chaotic=True)
 
 
 @contextmanager
@@ -80,8 +88,19 @@ def rabbitmq() -> Generator[Target, None, None]:
         yield Target(server.url(), lambda: server.stop("kill"), server.start)
 
 
+@contextmanager
+def kafka() -> Generator[Target, None, None]:
+    """Give a server that speaks Kafka's protocol; it keeps everything in memory, so nobody kills it."""
+    from atone.testing.kafka import kafka_server
+
+    with kafka_server() as server:
+        yield Target(f"{server.url()}&session_seconds=6&partitions=4")
+
+
 TARGETS = {
     "memory": memory,
+    "chaotic": chaotic,
+    "kafka": kafka,
     "embedded-sqlite": embedded_sqlite,
     "embedded-postgres": embedded_postgres,
     "nats": nats,

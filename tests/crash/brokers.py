@@ -156,6 +156,7 @@ class Torment:
         part = Part(
             role, self._dsn, self._target.url, self._plan.messages, self._plan.seed + len(self._actors),
             early=self._plan.ack_early, no_inbox=self._plan.break_inbox, bulk=self._plan.bulk,
+            chaotic=self._target.chaotic,
         )  # fmt: skip
         actor = Actor(part, within=self._target.within)
         self._actors.append(actor)
