@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from atone._core.plan import Plan
-from atone._core.state import SagaStatus
+from atone._core.state import SagaStatus, StepStatus
 from atone._runtime.arguments import checked_limit, checked_name, seconds_of
 from atone._runtime.bound import BoundSaga
 from atone._runtime.catalogue import Catalogue
@@ -47,7 +47,7 @@ from atone.store import Hint, Hinting, Query, Store
 from atone.stores import open_store
 from atone.telemetry import Observer
 
-__all__ = ["Handle", "Limits", "Orchestrator", "Receipt"]
+__all__ = ["Handle", "Limits", "Orchestrator", "Receipt", "StepStatus"]
 
 I = TypeVar("I")  # noqa: E741 - the saga's input, named as in `Saga[I]`
 

@@ -367,6 +367,30 @@ def _told(kind: type, request: Any) -> str:
     return " ".join(said.text for said in Narrator().tell(kind(**values), 0.0))
 
 
+def test_a_command_and_its_replies_are_told_in_words() -> None:
+    """It was sent, not begun; who replied, to which attempt, and what: in the lane of what it answers."""
+    from atone._core.facts import Operation
+    from atone._core.journal import AttemptStarted, RequestReceived
+    from atone._core.plan import Does, Plan, StepPlan
+    from atone._core.state import Request
+
+    narrator = Narrator(Plan("Trip", 1, (StepPlan("book", does=Does.COMMAND), StepPlan("pay"))))
+    done = Request("r1", "reply", "hotel", "replied", "book", landed=True)
+    undone = done._replace(id="r2", landed=False, reason="no such room", operation=Operation.COMPENSATION, attempt=2)
+    entries = [
+        AttemptStarted("book", Operation.ACTION, 1, 1.0, 0.0),
+        AttemptStarted("pay", Operation.ACTION, 1, 1.0, 0.0),
+        RequestReceived(done),
+        RequestReceived(undone),
+    ]
+    assert [(said.lane.value, said.text) for entry in entries for said in narrator.tell(entry, 0.0)] == [
+        ("forward", "book: attempt 1 was sent"),
+        ("forward", "pay: attempt 1 began"),
+        ("forward", "book: hotel replied to attempt 1: done"),
+        ("compensation", "book: hotel replied to compensation attempt 2: rejected, no such room"),
+    ]
+
+
 # explain and preview
 
 

@@ -193,7 +193,9 @@ def test_a_success_after_the_end_is_set_aside_for_a_person(store: Opening) -> No
         ({"said": {headers.STEP: "charge"}}, "sends no action"),
         ({"said": {headers.SAGA_ID: "nobody"}}, "There is no BookTrip saga 'nobody'"),
         ({"said": {headers.SAGA: "Unheard"}}, "There is no Unheard saga '1'"),
-        ({"said": {headers.SAGA_ID: "x" * 400}}, "There is no BookTrip saga"),
+        ({"said": {headers.SAGA_ID: "x" * 400}}, "saga_id must be a valid text"),
+        ({"said": {headers.STEP: "a\x00b"}}, "step must be a valid text"),
+        ({"said": {headers.TENANT: "another"}}, "There is no BookTrip saga '1'"),
         ({"said": {headers.OUTCOME: "rejected"}, "body": b"[]"}, "is no rejection"),
     ],
 )

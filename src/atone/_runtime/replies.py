@@ -17,6 +17,7 @@ from atone._core.facts import Operation
 from atone._core.replies import worth_telling
 from atone._core.state import Request
 from atone._messaging.envelope import REASON_CHARACTERS_MAX, Reply, read_reply, reason_of
+from atone._runtime.arguments import checked_name
 from atone._runtime.bound import BoundSaga, BoundStep, payload_context_of
 from atone._runtime.logs import about, report, told
 from atone._runtime.reader import find_one, read
@@ -142,8 +143,10 @@ class Replies:
         """Return what a reply says to its saga.
 
         Raises:
-            MessageError: Its body is not what the definition says that it is.
+            MessageError: Its body is not what the definition says that it is, or a name in it can't be one.
         """
+        for what in ("id", "tenant", "saga", "saga_id", "step"):
+            checked_name(what, getattr(reply, what), MessageError)
         step = await self._step(reply)
         try:
             reason = "replied" if reply.succeeded else _reason(reply, step)
