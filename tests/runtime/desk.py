@@ -18,7 +18,7 @@ from uuid import uuid4
 from atone import Context, Retry, Saga, Tried, command, step
 from atone._messaging import headers
 from atone._messaging.envelope import reason_body, reply_message
-from atone.broker import Delivery, Message, Parked
+from atone.broker import Broker, Delivery, Message, Parked
 from atone.brokers.memory import MemoryBroker
 from atone.orchestrator import Orchestrator
 from tests.runtime.world import Order, World, limits
@@ -91,7 +91,7 @@ class HastyTrip(Saga[Order], late_grace=0):
 class Desk:
     """The participant. `heard` is every command that came, in order."""
 
-    def __init__(self, address: str, broker: MemoryBroker) -> None:
+    def __init__(self, address: str, broker: Broker) -> None:
         self.address = address
         self.broker = broker
         self.heard: list[Message] = []
@@ -147,6 +147,7 @@ class Desk:
 
     async def settled(self) -> None:
         """Wait until the orchestrators have taken in every reply."""
+        assert isinstance(self.broker, MemoryBroker)
         server = self.broker.server
         async with asyncio.timeout(20):
             while server.groups[REPLIES].items:  # noqa: ASYNC110 - there is no event to wait for

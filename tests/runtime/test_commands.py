@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 
 from atone import Compensated, Completed, DefinitionError, Orchestrator, Reject
 from atone._messaging import headers
+from atone.brokers import open_broker
 from atone.stores import open_store
-from tests.runtime.desk import REPLIES, BookTrip, HastyTrip, a_desk, travelling
-from tests.runtime.world import Order, World, raises, run, sqlite, until
+from tests.runtime.desk import REPLIES, BookTrip, Desk, HastyTrip, a_desk, travelling
+from tests.runtime.world import Order, World, limits, raises, run, sqlite, until
 
 Opening = Callable[[], Any]
 
@@ -271,6 +273,34 @@ def test_an_orchestrator_that_was_away_hears_what_came_meanwhile(store: Opening)
                 done = await (await orchestrator.get(BookTrip, "1")).outcome(timeout=20)
                 assert isinstance(done, Completed)
             assert len(desk.heard) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_the_store_itself_carries_commands_and_replies(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """No server is needed: the embedded broker lives in the database of the sagas."""
+    url = f"sqlite:///{tmp_path}/sagas.db"
+    if kind == "postgres":
+        bench = request.getfixturevalue("postgres_bench")
+        url = f"{bench.worker_url}?schema={bench.place().schema}"
+
+    async def main() -> None:
+        world = World()
+        world.script("charge", raises(Reject("no funds")))
+        async with open_broker(url) as broker:
+            await broker.declare("desk", ["hotel.book", "hotel.cancel"])
+            desk = Desk(url, broker)
+            listening = asyncio.create_task(desk.listens())
+            async with Orchestrator(url, sagas=[BookTrip(world)], broker=url, limits=limits()) as orchestrator:
+                saga = await _started(orchestrator)
+                await desk.answers(await desk.hears("hotel.book"), {"ref": "R1"})
+                await desk.answers(await desk.hears("hotel.cancel"))
+                assert isinstance(await saga.outcome(timeout=20), Compensated)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     run(main())
 
