@@ -161,13 +161,15 @@ def test_the_guide_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert asyncio.run(guide.by_message()) == ["completed", "compensated"]
 
 
-def test_the_choreography_page_s_code_runs(tmp_path: Path) -> None:
-    """Its blocks are one module: the choreography is built, found to be sound, and draws itself."""
+def test_the_choreography_page_s_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks are one module: one choreography is checked and drawn, another one is served, and seen."""
+    monkeypatch.chdir(tmp_path)
     blocks = python_of((ROOT / "docs" / "choreography.md").read_text(encoding="utf-8"))
     page = imported(tmp_path, "choreography_blocks", "\n\n".join(blocks))
 
     assert page.checked() == []
     assert page.drawn().startswith("flowchart")
+    assert asyncio.run(page.main()) == ["compensated", "completed", "completed"]
 
 
 def test_the_choreography_page_names_every_finding() -> None:

@@ -26,7 +26,7 @@ from atone._participant.consumer import Aside, Consumer, Done, Ending
 from atone._participant.sending import notes_topic
 from atone.broker import Broker, Delivery
 from atone.brokers import open_broker
-from atone.errors import MessageError, StoreError, UnknownSaga
+from atone.errors import MessageError, OutcomeTimeout, StoreError, UnknownSaga
 from atone.store import FINAL_STATUSES, Loaded, Marked, Observed, Query, Store, StoredPlan, Viewing
 from atone.stores import open_store
 
@@ -34,6 +34,7 @@ log = logging.getLogger("atone.view")
 
 _BATCH_MAX = 200
 _LOOK_SECONDS = 5.0
+_ASK_SECONDS = 0.1
 
 
 class SagaView:
@@ -101,12 +102,32 @@ class SagaView:
         Raises:
             UnknownSaga: No event of it was heard.
         """
-        found = await self._views.find(Query(tenant=tenant, name=self._map.name, saga_id=saga_id, limit=1))
-        loaded = (await self._views.load([found[0].key]))[0] if found else None
-        seen = None if loaded is None else sight(loaded, self._clock()).view
+        seen = await self._seen(saga_id, tenant)
         if seen is None:
             raise UnknownSaga(f"No event of {self._map.name} saga {saga_id!r} was heard. See whether its services run.")
         return seen
+
+    async def _seen(self, saga_id: str, tenant: str) -> View | None:
+        found = await self._views.find(Query(tenant=tenant, name=self._map.name, saga_id=saga_id, limit=1))
+        loaded = (await self._views.load([found[0].key]))[0] if found else None
+        return None if loaded is None else sight(loaded, self._clock()).view
+
+    async def ended(self, saga_id: str, *, timeout: float | None = None, tenant: str = "default") -> View:
+        """Wait until a saga is over or needs a person, and return it; `timeout` in seconds.
+
+        Raises:
+            OutcomeTimeout: It goes on. Ask again.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            seen = await self._seen(saga_id, tenant)
+            if seen is not None and (seen.status.is_final or seen.attention):
+                return seen
+            if until is not None and time.monotonic() >= until:
+                raise OutcomeTimeout(
+                    f"{self._map.name} saga {saga_id!r} goes on; ask again, or look at what is missing."
+                )
+            await asyncio.sleep(_ASK_SECONDS)
 
     # -- taking in
 
