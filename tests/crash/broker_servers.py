@@ -49,7 +49,7 @@ def chaotic() -> Generator[Target, None, None]:
 def embedded_sqlite() -> Generator[Target, None, None]:
     """Give a broker in a file."""
     with tempfile.TemporaryDirectory(prefix="atone-broker-") as folder:
-        yield Target(f"sqlite:///{Path(folder) / 'broker.db'}")
+        yield Target(f"sqlite:///{Path(folder) / 'broker.db'}?patience_seconds=3")
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def embedded_postgres() -> Generator[Target, None, None]:
     from atone.testing.postgres import postgres_server
 
     with postgres_server() as server:
-        yield Target(server.url(), lambda: server.stop("kill"), server.start)
+        yield Target(f"{server.url()}?patience_seconds=3", lambda: server.stop("kill"), server.start)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def nats() -> Generator[Target, None, None]:
     from atone.testing.nats import nats_server
 
     with nats_server() as server:
-        yield Target(f"{server.url()}?patience_seconds=5", lambda: server.stop("kill"), server.start)
+        yield Target(f"{server.url()}?patience_seconds=3", lambda: server.stop("kill"), server.start)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def redis() -> Generator[Target, None, None]:
     from atone.testing.valkey import valkey_server
 
     with valkey_server() as server:
-        yield Target(server.url(), lambda: server.stop("kill"), server.start)
+        yield Target(f"{server.url()}?patience_seconds=3", lambda: server.stop("kill"), server.start)
 
 
 @contextmanager
