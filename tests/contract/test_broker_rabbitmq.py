@@ -6,12 +6,18 @@ Without the package every test is skipped, and says how to get it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import aio_pika
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from atone.broker import Message
+from atone.brokers._rabbit_wire import delay_ms_of
 from atone.brokers.rabbitmq import RabbitBroker
+from atone.errors import BrokerUnavailable
 from atone.testing import _broker_server_checks
 from atone.testing.broker_contract import BROKER_CHECKS, BrokerCheck, BrokerSubject
 from atone.testing.rabbitmq import RabbitServer, find_rabbitmq, rabbitmq_server
@@ -96,3 +102,80 @@ def test_what_a_killed_rabbitmq_had_is_there_again(server: RabbitServer) -> None
                 group.create_task(check(lambda: subject_on(server, control, settle_seconds=3.0)))
 
     asyncio.run(main())
+
+
+def short(server: RabbitServer, work: Callable[[RabbitBroker, Any], Awaitable[None]]) -> None:
+    """Run with an open broker and a plain client's channel."""
+
+    async def main() -> None:
+        url = f"{server.url()}?settle_seconds=0&hold_seconds={_HOLD_SECONDS}"
+        async with await aio_pika.connect(server.url()) as connection, RabbitBroker(url) as broker:
+            async with asyncio.timeout(25):
+                await work(broker, await connection.channel())
+
+    asyncio.run(main())
+
+
+def test_a_wrong_password_is_unavailable_and_not_told(server: RabbitServer) -> None:
+    """Nor is the right one; host and port are said."""
+
+    async def enter() -> None:
+        async with RabbitBroker(server.url(password="s3cret")):
+            raise AssertionError("it was let in")
+
+    with pytest.raises(BrokerUnavailable) as caught:
+        asyncio.run(enter())
+    assert f"127.0.0.1:{server.port}" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert server.password not in str(caught.value)
+
+
+def test_a_member_hears_again_when_its_queue_was_deleted_and_declared_anew(server: RabbitServer) -> None:
+    """The server ends a consumer without closing its channel."""
+
+    async def work(broker: RabbitBroker, channel: Any) -> None:
+        await broker.declare("deleted", ["deleted.topic"])
+        member = broker.deliveries("deleted")
+        waiting = asyncio.create_task(anext(member))
+        await broker.publish([Message("before", "deleted.topic", "", b"x")])
+        await (await waiting).ack()
+        waiting = asyncio.create_task(anext(member))
+        await channel.queue_delete("atone.group.deleted")
+        await broker.declare("deleted", ["deleted.topic"])
+        await broker.publish([Message("after", "deleted.topic", "", b"x")])
+        assert (await waiting).message.id == "after"
+
+    short(server, work)
+
+
+def test_headers_of_others_are_texts_and_the_servers_own_are_left_out(server: RabbitServer) -> None:
+    """Numbers and dates become words; what dead-lettering and redelivery write is not the publisher's."""
+
+    async def work(broker: RabbitBroker, channel: Any) -> None:
+        await broker.declare("headers", ["headers.topic"])
+        exchange = await channel.get_exchange("atone")
+        await exchange.publish(
+            aio_pika.Message(b"x", headers={"number": 5, "raw": bytearray(b"\xff"), "list": [1, 2]}), "headers.topic"
+        )
+        member = broker.deliveries("headers")
+        first = await anext(member)
+        assert first.message.headers == {"number": "5", "raw": "\ufffd", "list": "[1, 2]"}
+        await first.retry(after_seconds=0.02)
+        second = await anext(member)
+        assert second.message == first.message
+        assert second.attempt == 2
+
+    short(server, work)
+
+
+@given(st.floats(min_value=0.0, max_value=40 * 24 * 3600))
+def test_a_delay_is_never_less_than_asked_for_and_a_fifth_more_at_most(after_seconds: float) -> None:
+    """So that few queues serve all of them."""
+    delay_ms = delay_ms_of(after_seconds)
+    assert delay_ms >= after_seconds * 1000
+    assert delay_ms <= max(after_seconds * 1000 * 1.2 + 1, 20)
+
+
+def test_there_are_few_delays() -> None:
+    """Each has a queue of its own on the server."""
+    assert len({delay_ms_of(tenth / 10) for tenth in range(36_000)}) < 70
