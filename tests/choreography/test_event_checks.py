@@ -249,6 +249,18 @@ def test_an_end_is_reached_through_what_undos_publish() -> None:
     assert codes(nothing_done) == [("never_compensates", "no.c")]
 
 
+def test_what_a_failure_overtakes_is_never_done_and_so_never_undone() -> None:
+    """An end that waits for an undo's event is not reached where the failure came before the work that it undoes."""
+    do = handler("x.do", "a", "b")
+    undone = undo("x.undo_do", "do", "no.c", "released")
+    beside = handler("y.go", "a", "ok|no.c", no_undo="sample")
+    joined = handler("s.join", "b", "z", after=("ok",))
+    event_map = the_map(do, undone, beside, joined, handler("p.end", "released", "undone"))
+    assert codes(event_map) == [("never_compensates", "no.c")]
+    assert "x.do: too late for it" in findings(event_map)[0].message
+    assert codes(the_map(do, undone, beside, joined, handler("p.end", "no.c", "undone"))) == []
+
+
 def test_a_time_out_must_be_undone_by_whoever_was_only_slow() -> None:
     """The payment may come right after its time was over: it has an undo that hears of that, or it is a finding."""
     late = Expectation(5, ("z",), "no.late")

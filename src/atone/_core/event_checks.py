@@ -275,7 +275,7 @@ def _ever_run(event_map: EventMap, ways: Iterable[World]) -> Iterator[Finding]:
     followed: set[str] = set()
     for world in ways:
         came |= world.events
-        ran |= {one.handler.path for one in world.ran}
+        ran |= {one.handler.path for one in world.ran if not one.is_late}
         followed |= {one.path for one in world.timely if one.expects and world.events & {*one.expects.any_of}}
     for handler in event_map.handlers:
         if handler.path not in ran and came.intersection(handler.listens) and came.issuperset(handler.after):

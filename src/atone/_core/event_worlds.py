@@ -16,11 +16,15 @@ WORLDS_MAX = 10_000
 
 
 class Ran(NamedTuple):
-    """One run of a handler in a world: on which event, and what it published."""
+    """One run of a handler in a world: on which event, and what it published.
+
+    `is_late`: it did not run, as its participant knew of a failure by then.
+    """
 
     handler: Handler
     trigger: str
     published: tuple[str, ...]
+    is_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class World:
     """One way that a saga can go.
 
     `events` came; of these `late` lead nowhere, as their time was over. `absent` never come, as whoever would publish
-    them is away. `done` are the reactions that had an effect. `timely` expect something that does come in time.
+    them is away. `done` are the reactions that had an effect; `over` says what ran on what, by participant and name,
+    and `once` what runs no more. `timely` expect something that does come in time.
     """
 
     start: str
@@ -37,13 +42,20 @@ class World:
     absent: frozenset[str] = frozenset()
     ran: tuple[Ran, ...] = ()
     done: frozenset[str] = frozenset()
+    over: frozenset[tuple[str, str, str]] = frozenset()
+    once: frozenset[tuple[str, str]] = frozenset()
     timely: tuple[Handler, ...] = ()
 
     @property
     def told(self) -> str:
         """The way in words: the start, then each handler with what it published."""
-        steps = [f"{one.handler.path}: {' + '.join(one.published) or 'nothing'}" for one in self.ran]
-        return "; ".join([self.start, *steps])
+        return "; ".join([self.start, *(_told(one) for one in self.ran)])
+
+
+def _told(ran: Ran) -> str:
+    if ran.is_late:
+        return f"{ran.handler.path}: too late for it"
+    return f"{ran.handler.path}: {' + '.join(ran.published) or 'nothing'}"
 
 
 def worlds(event_map: EventMap) -> Iterator[World]:
@@ -82,21 +94,22 @@ def _reach(follows: dict[str, set[str]], start: str) -> set[str]:
 def _next(event_map: EventMap, world: World) -> tuple[Handler, str] | None:
     """Find a handler that has yet to run, and the event it runs on."""
     have = world.events - world.late
-    over = {(one.handler.path, one.trigger) for one in world.ran}
     for handler in event_map.handlers:
         for trigger in handler.listens:
-            if trigger in have and (handler.path, trigger) not in over and _runs(event_map, world, handler, trigger):
+            if trigger in have and _is_due(event_map, world, handler, trigger):
                 return handler, trigger
     return None
 
 
-def _runs(event_map: EventMap, world: World, handler: Handler, trigger: str) -> bool:
-    if not world.events.issuperset(handler.after) or not world.absent.isdisjoint(handler.emits):
+def _is_due(event_map: EventMap, world: World, handler: Handler, trigger: str) -> bool:
+    key = (handler.participant, handler.name)
+    if (*key, trigger) in world.over or not world.events.issuperset(handler.after):
         return False
-    before = [one.trigger for one in world.ran if one.handler.path == handler.path]
+    if not world.absent.isdisjoint(handler.emits):
+        return False
     if handler.undo_of is not None:
-        return not before and f"{handler.participant}.{handler.undo_of}" in world.done
-    return trigger not in event_map.failures or event_map.failures.isdisjoint(before)
+        return key not in world.once and f"{handler.participant}.{handler.undo_of}" in world.done
+    return trigger not in event_map.failures or key not in world.once
 
 
 def _branches(
@@ -107,11 +120,13 @@ def _branches(
             continue  # round again; what comes of it is another branch, or the end of a bound
         yield from _after_run(event_map, world, handler, Ran(handler, trigger, outcome))
     if handler.at_most is not None:
-        yield _published(world, Ran(handler, trigger, (handler.at_most.otherwise,)))
+        yield _published(event_map, world, Ran(handler, trigger, (handler.at_most.otherwise,)))
+    if event_map.failures and handler.undo_of is None and trigger not in event_map.backward:
+        yield _published(event_map, world, Ran(handler, trigger, (), is_late=True))
 
 
 def _after_run(event_map: EventMap, world: World, handler: Handler, ran: Ran) -> Iterator[World]:
-    grown = _published(world, ran)
+    grown = _published(event_map, world, ran)
     if not event_map.failures.isdisjoint(ran.published):
         yield grown
         return
@@ -127,12 +142,24 @@ def _after_run(event_map: EventMap, world: World, handler: Handler, ran: Ran) ->
     yield replace(overdue, absent=overdue.absent | awaited)
 
 
-def _published(world: World, ran: Ran) -> World:
-    return replace(world, events=world.events | set(ran.published), ran=(*world.ran, ran))
+def _published(event_map: EventMap, world: World, ran: Ran) -> World:
+    key = (ran.handler.participant, ran.handler.name)
+    is_once = ran.handler.undo_of is not None or ran.trigger in event_map.failures
+    return replace(
+        world,
+        events=world.events.union(ran.published),
+        ran=(*world.ran, ran),
+        over=world.over | {(*key, ran.trigger)},
+        once=world.once | {key} if is_once else world.once,
+    )
 
 
 def _is_real(event_map: EventMap, world: World) -> bool:
-    """What is expected in time does come, unless the saga turned back or ended before."""
-    if not world.events.isdisjoint([*event_map.failures, *event_map.completes]):
+    """Nothing is late without a failure, and what is expected in time comes, unless the saga turned or ended before."""
+    if not world.events.isdisjoint(event_map.failures):
+        return True
+    if any(one.is_late for one in world.ran):
+        return False
+    if not world.events.isdisjoint(event_map.completes):
         return True
     return all(not world.events.isdisjoint(one.expects.any_of) for one in world.timely if one.expects is not None)
