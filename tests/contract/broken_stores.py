@@ -763,6 +763,13 @@ class AWatermarkMoves(BrokenOutbox):
             return iter(found)
 
 
+class OnlyTheOldestAreLookedAt(BrokenOutbox):
+    class kind(ChangedOutbox):  # noqa: N801
+        def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
+            oldest = sorted(self._waiting)[:20]
+            return ((ref, one) for ref, one in super(ChangedOutbox, self)._claimable(relay, now) if ref in oldest)
+
+
 class LimitsAreIgnored(BrokenOutbox):
     class kind(MemoryOutbox):  # noqa: N801
         def claim(self, relay: str, limit: int, now: float, until: float) -> Relayed:

@@ -172,9 +172,16 @@ FAULTS: list[tuple[ModuleType, str, str, str, str]] = [
     (
         _postgres_outbox,
         "_CLAIM",
-        "LIMIT $2 FOR UPDATE OF o SKIP LOCKED\n), mine",
-        "FOR UPDATE OF o SKIP LOCKED\n), mine",
+        "ORDER BY f.ref LIMIT $2",
+        "ORDER BY f.ref",
         "a_limit_cuts_keys_behind_and_never_in_between",
+    ),
+    (
+        _postgres_outbox,
+        "_CLAIM",
+        "EXISTS (SELECT FROM beyond)",
+        "EXISTS (SELECT FROM beyond WHERE ref < 0)",
+        "what_waits_behind_a_long_queue_is_found",
     ),
     (
         _postgres_outbox,
@@ -296,8 +303,8 @@ def test_a_take_over_in_one_snapshot_forgets_what_was_born_meanwhile(
     ("old", "new", "race"),
     [
         (
-            "LIMIT $2 FOR UPDATE OF o SKIP LOCKED\n), taken",
-            "LIMIT $2\n), taken",
+            "LIMIT $2 FOR UPDATE OF o SKIP LOCKED\n), following",
+            "LIMIT $2\n), following",
             "test_a_key_whose_head_another_relay_is_claiming_is_left_out_whole",
         ),
         (

@@ -175,9 +175,9 @@ def break_it(fault: str) -> None:
         relay.Relay._publish = _told_too_early  # type: ignore[method-assign]
     elif fault == "no_heads":
         condition = "AND NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.key = o.key AND e.ref < o.ref)"
-        assert condition in _sqlite_outbox._CLAIMABLE
-        alone = _sqlite_outbox._CLAIMABLE.replace(condition, "").replace("o.key = h.key", "o.ref = h.ref")
-        _sqlite_outbox._CLAIMABLE = alone
+        assert condition in _sqlite_outbox._HEADS
+        _sqlite_outbox._HEADS = _sqlite_outbox._HEADS.replace(condition, "").replace("ref, key", "ref, ref")
+        _sqlite_outbox._OF_KEY = "SELECT ref FROM outbox WHERE ref = ? LIMIT ?"
 
 
 async def _told_too_early(

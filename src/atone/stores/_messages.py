@@ -13,6 +13,9 @@ from types import MappingProxyType
 from atone.broker import NO_HEADERS, Message
 from atone.store import Turn
 
+# Heads are looked for among so many times as many of the oldest messages as may be claimed; further only if need be.
+LOOKED_AT = 20
+
 
 def is_too_large(turn: Turn, row_bytes_max: int) -> bool:
     """Tell whether the row or one of its messages is larger than a row may be."""

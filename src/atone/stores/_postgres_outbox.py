@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from atone._connections.face import Values
 from atone.broker import Message, Outgoing, Relayed
 from atone.store import Outstanding, SetAside, Turn
-from atone.stores._messages import headers_of_text, headers_to_text
+from atone.stores._messages import LOOKED_AT, headers_of_text, headers_to_text
 from atone.stores._postgres_line import Session
 from atone.stores._postgres_place import Place
 
@@ -52,29 +52,56 @@ SELECT g.ref, g.id, g.topic, g.key, g.body, g.headers, g.at, r.why, clock()
 """
 # The head of a key is its oldest message, and only heads are fought for: who has the head's lock has the key, and who
 # does not get it goes on to the next one. What comes behind a head is taken along in order. It may be locked by none
-# but a relay that has published it already and came too late to say so, hence SKIP LOCKED there too.
+# but a relay that has published it already and came too late to say so, hence SKIP LOCKED there too. Heads are looked
+# for among the oldest messages, so that a look costs the same however many wait.
 _CLAIM = """
 WITH quickly AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true)
+), beyond AS MATERIALIZED (
+    SELECT o.ref FROM atone.outbox AS o ORDER BY o.ref OFFSET $4 LIMIT 1
 ), heads AS MATERIALIZED (
     SELECT o.key
       FROM atone.outbox AS o
      WHERE (o.claimed_until <= clock() OR o.claimed_by = $1) AND EXISTS (SELECT FROM quickly)
+       AND o.ref < coalesce((SELECT ref FROM beyond), 9223372036854775807)
        AND NOT EXISTS (SELECT FROM atone.outbox AS e WHERE e.key = o.key AND e.ref < o.ref)
      ORDER BY o.ref LIMIT $2 FOR UPDATE OF o SKIP LOCKED
+), following AS MATERIALIZED (
+    SELECT f.ref
+      FROM heads AS h CROSS JOIN LATERAL (
+           SELECT o.ref FROM atone.outbox AS o WHERE o.key = h.key ORDER BY o.ref LIMIT $2) AS f
+     ORDER BY f.ref LIMIT $2
 ), taken AS MATERIALIZED (
-    SELECT o.ref
-      FROM heads AS h JOIN atone.outbox AS o ON o.key = h.key
-     ORDER BY o.ref LIMIT $2 FOR UPDATE OF o SKIP LOCKED
+    SELECT o.ref FROM following AS f JOIN atone.outbox AS o ON o.ref = f.ref
+     ORDER BY o.ref FOR UPDATE OF o SKIP LOCKED
 ), mine AS (
     UPDATE atone.outbox AS o SET claimed_by = $1, claimed_until = clock() + $3 FROM taken AS t WHERE o.ref = t.ref
     RETURNING o.ref, o.id, o.topic, o.key, o.body, o.headers, o.at
 )
-SELECT m.*, clock() AS now FROM mine AS m
+SELECT m.*, clock() AS now, false AS is_more FROM mine AS m
  UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock()
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock(), EXISTS (SELECT FROM beyond)
  ORDER BY 1 NULLS LAST
 """
+# When all of the oldest are in somebody's hands: each key's head is looked at, however long the queues behind them are.
+_AMONG_OLDEST = """      FROM atone.outbox AS o
+     WHERE (o.claimed_until"""
+_AMONG_KEYS = """      FROM (
+            SELECT (SELECT f.ref FROM atone.outbox AS f WHERE f.key = k.key ORDER BY f.ref LIMIT 1) AS ref
+              FROM keys AS k WHERE k.key IS NOT NULL) AS first
+      JOIN atone.outbox AS o ON o.ref = first.ref
+     WHERE (o.claimed_until"""
+_KEYS = """WITH RECURSIVE keys AS (
+    (SELECT o.key FROM atone.outbox AS o ORDER BY o.key LIMIT 1)
+     UNION ALL
+    SELECT (SELECT o.key FROM atone.outbox AS o WHERE o.key > k.key ORDER BY o.key LIMIT 1)
+      FROM keys AS k WHERE k.key IS NOT NULL
+), quickly"""
+_CLAIM_ANY = (
+    _CLAIM.replace("WITH quickly", _KEYS)
+    .replace(_AMONG_OLDEST, _AMONG_KEYS)
+    .replace("       AND o.ref < coalesce((SELECT ref FROM beyond), 9223372036854775807)\n", "")
+)
 _COUNT = """
 SELECT count(*), min(at), (SELECT count(*) FROM atone.set_aside), clock() FROM atone.outbox
 """
@@ -118,8 +145,11 @@ async def relay(session: Session, place: Place, wish: Wish) -> Relayed:
     if wish.published or wish.refused:
         refs, reasons = list(wish.refused), list(wish.refused.values())
         await session.rows(place.sql(_SETTLE), list(wish.published), refs, reasons)
-    *rows, (*_, now) = await session.rows(place.sql(_CLAIM), wish.relay, wish.limit, wish.lease_seconds)
-    return Relayed(tuple(Outgoing(ref, _message(some), at) for ref, *some, at, _ in rows), now)
+    asked = (wish.relay, wish.limit, wish.lease_seconds, LOOKED_AT * wish.limit)
+    *rows, (*_, now, is_more) = await session.rows(place.sql(_CLAIM), *asked)
+    if is_more and not rows and wish.limit > 0:
+        *rows, (*_, now, _) = await session.rows(place.sql(_CLAIM_ANY), *asked)
+    return Relayed(tuple(Outgoing(ref, _message(some), at) for ref, *some, at, _, _ in rows), now)
 
 
 async def count(session: Session, place: Place) -> Outstanding:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from atone.broker import Message, Outgoing, Relayed
 from atone.store import Outstanding, SetAside, Turn
-from atone.stores._messages import headers_of_text, headers_to_text
+from atone.stores._messages import LOOKED_AT, headers_of_text, headers_to_text
 from atone.stores._sqlite_connection import Connection
 
 POST = "INSERT INTO outbox (id, topic, key, body, headers, at) VALUES (?, ?, ?, ?, ?, ?)"
@@ -21,19 +21,31 @@ _SET_ASIDE = """
     INSERT INTO set_aside (ref, id, topic, key, body, headers, at, why, set_aside_at)
     SELECT ref, id, topic, key, body, headers, at, ?2, ?3 FROM outbox WHERE ref = ?1
 """
-# The head of a key is the oldest message of it; while that one is claimed, the whole key is. What follows a head comes
-# along in order; whatever the limit cuts off is the end of a key.
-_CLAIMABLE = """
-    WITH heads AS MATERIALIZED (
-        SELECT ref, key FROM outbox AS o
-         WHERE (claimed_until <= ?1 OR claimed_by = ?3)
-           AND NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.key = o.key AND e.ref < o.ref)
-         ORDER BY ref LIMIT ?2
+# The head of a key is the oldest message of it; while that one is claimed, the whole key is. Heads are looked for among
+# the oldest messages, so that a look costs the same however many wait.
+_HEADS = """
+    SELECT ref, key FROM outbox AS o
+     WHERE (claimed_until <= ?1 OR claimed_by = ?3)
+       AND ref < coalesce((SELECT ref FROM outbox ORDER BY ref LIMIT 1 OFFSET ?4), 9223372036854775807)
+       AND NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.key = o.key AND e.ref < o.ref)
+     ORDER BY ref LIMIT ?2
+"""
+# When all of the oldest are in somebody's hands: each key's head is looked at, however long the queues behind them are.
+_HEADS_OF_ALL_KEYS = """
+    WITH RECURSIVE keys AS (
+        SELECT min(key) AS key FROM outbox
+         UNION ALL
+        SELECT (SELECT min(o.key) FROM outbox AS o WHERE o.key > keys.key) FROM keys WHERE keys.key IS NOT NULL
+    ), first AS (
+        SELECT (SELECT min(ref) FROM outbox AS o WHERE o.key = keys.key) AS ref FROM keys WHERE keys.key IS NOT NULL
     )
-    SELECT o.ref, o.id, o.topic, o.key, o.body, o.headers, o.at
-      FROM heads AS h CROSS JOIN outbox AS o ON o.key = h.key
+    SELECT o.ref, o.key FROM first CROSS JOIN outbox AS o ON o.ref = first.ref
+     WHERE o.claimed_until <= ?1 OR o.claimed_by = ?3
      ORDER BY o.ref LIMIT ?2
 """
+_IS_MORE = "SELECT EXISTS (SELECT 1 FROM outbox ORDER BY ref LIMIT 1 OFFSET ?)"
+_OF_KEY = "SELECT ref FROM outbox WHERE key = ? ORDER BY ref LIMIT ?"
+_READ = "SELECT ref, id, topic, key, body, headers, at FROM outbox WHERE ref = ?"
 _CLAIM = "UPDATE outbox SET claimed_by = ?, claimed_until = ? WHERE ref = ?"
 _IS_ANY = "SELECT EXISTS (SELECT 1 FROM outbox)"
 _COUNT = "SELECT count(*), min(at), (SELECT count(*) FROM set_aside) FROM outbox"
@@ -61,10 +73,21 @@ def relay(connection: Connection, now: float, wish: Wish) -> Relayed:
     """Forget and set aside what a relay tells of, and hand out what nobody has in hand."""
     connection.executemany(_SET_ASIDE, [(ref, why, now) for ref, why in wish.refused.items()])
     connection.executemany(_FORGET, [(ref,) for ref in (*wish.published, *wish.refused)])
-    rows = connection.execute(_CLAIMABLE, (now, wish.limit, wish.relay)).fetchall()
+    refs = _claimable(connection, now, wish)
     until = now + wish.lease_seconds
-    connection.executemany(_CLAIM, [(wish.relay, until, row[0]) for row in rows])
+    connection.executemany(_CLAIM, [(wish.relay, until, ref) for ref in refs])
+    rows = [connection.execute(_READ, (ref,)).fetchone() for ref in refs]
     return Relayed(tuple(Outgoing(ref, _message(some), at) for ref, *some, at in rows), now)
+
+
+def _claimable(connection: Connection, now: float, wish: Wish) -> list[int]:
+    """Return what may be handed out: heads that are nobody's, and what comes behind them, in order."""
+    looked_at = LOOKED_AT * wish.limit
+    heads = connection.execute(_HEADS, (now, wish.limit, wish.relay, looked_at)).fetchall()
+    if not heads and wish.limit > 0 and connection.execute(_IS_MORE, (looked_at,)).get:
+        heads = connection.execute(_HEADS_OF_ALL_KEYS, (now, wish.limit, wish.relay)).fetchall()
+    found = [ref for _, key in heads for (ref,) in connection.execute(_OF_KEY, (key, wish.limit))]
+    return sorted(found)[: wish.limit]
 
 
 def is_empty(connection: Connection) -> bool:

@@ -261,6 +261,17 @@ async def a_limit_cuts_keys_behind_and_never_in_between(lab: Lab) -> None:
 
 
 @Check
+async def what_waits_behind_a_long_queue_is_found(lab: Lab) -> None:
+    """A key of which much waits, in somebody's hands, hides no other one."""
+    relay = Relaying(lab)
+    small = message("small")
+    await lab.applied(lab.poster, with_messages(birth_of(lab.key()), *(message("long") for _ in range(50)), small))
+    same([one.key for one in messages_in(await relay(limit=1))], ["long"], "the oldest one")
+    same(messages_in(await relay(limit=1)), [small], "another key")
+    same(messages_in(await relay(limit=1)), [], "nothing that is nobody's")
+
+
+@Check
 async def without_a_limit_to_claim_a_relay_only_tells(lab: Lab) -> None:
     """As one does that is about to stop."""
     relay = Relaying(lab)
