@@ -28,6 +28,11 @@ def forget(place: str, event: asyncio.Event) -> None:
             _waiting.pop(place, None)
 
 
+def is_awaited(place: str) -> bool:
+    """Whether anybody waits for a place."""
+    return place in _waiting
+
+
 def tell(place: str) -> None:
     """Set the events of all who wait for a place."""
     with _gate:

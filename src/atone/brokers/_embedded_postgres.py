@@ -22,9 +22,10 @@ from atone.brokers._embedded_backend import (
     reason_out,
     taken_of,
 )
+from atone.brokers._embedded_watch import Watch
 from atone.stores import _postgres_schema
 from atone.stores._address import place_of
-from atone.stores._postgres_dial import Visit, dial
+from atone.stores._postgres_dial import Visit, connect, dial
 from atone.stores._postgres_line import Line, Lines, Session, Work
 from atone.stores._postgres_place import Place
 
@@ -104,10 +105,13 @@ UPDATE atone.broker_messages SET due_at = 0, parked_at = NULL, reason = NULL
 class PostgresMessages:
     """Messages in a schema; see `Backend`."""
 
-    def __init__(self, dsn: str, schema: str, statement_cache_size: int) -> None:
+    def __init__(self, dsn: str, schema: str, statement_cache_size: int, *, notify: bool) -> None:
         self._dsn, self._where, self._place = dsn, place_of(dsn), Place(schema)
         self.place = f"{self._where} {schema}"
         self._dial = partial(dial, dsn, _STATEMENT_SECONDS, _STATEMENT_SECONDS / 2, statement_cache_size)
+        # A pooler that gives each transaction another connection lets nobody listen.
+        self._notifies = notify and statement_cache_size > 0
+        self._watch: Watch | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
         self._publishing = Line(self._dial, self._where)
         self._ending = Line(self._dial, self._where)
@@ -120,8 +124,14 @@ class PostgresMessages:
         self._publishing = Line(self._dial, self._where)
         self._ending = Line(self._dial, self._where)
         self._lines = Lines(self._dial, self._where, _LINES, _QUEUE_STATEMENTS * _STATEMENT_SECONDS)
+        if self._notifies:
+            dial_once = partial(connect, self._dsn, command_timeout=_STATEMENT_SECONDS)
+            self._watch = Watch(dial_once, self._place.schema, self.place)
 
     async def close(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            await watch.close()
         if self._under_way:
             await asyncio.wait(self._under_way)
         await self._publishing.close()
@@ -138,6 +148,8 @@ class PostgresMessages:
         )
         rows = await self._sure(self._publishing, lambda session: session.rows(self._place.sql(_PUBLISH), *columns))
         heard = {row[0] for row in rows}
+        if heard and self._watch is not None:
+            self._watch.published()
         return [message.topic in heard for message in messages]
 
     async def declare(self, group: str, topics: Collection[str]) -> None:

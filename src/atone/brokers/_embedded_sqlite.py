@@ -6,6 +6,7 @@ the store opens it, through apsw alone. Must not touch a store's tables. Called 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from atone.brokers._embedded_backend import (
     reason_out,
     taken_of,
 )
+from atone.brokers._embedded_news import is_awaited, tell
+from atone.errors import StoreError
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import DATA_ERRORS
 from atone.stores._sqlite_file import open_file
@@ -30,6 +33,7 @@ from atone.stores._sqlite_thread import ConnectionThread, Job
 T = TypeVar("T")
 
 BUSY_SECONDS = 3.0
+_WATCH_SECONDS = 0.02
 
 _GROUPS = "SELECT group_name FROM broker_topics WHERE topic = ?"
 _PUT = "INSERT INTO broker_messages (group_name, id, topic, key, body, headers) VALUES (?, ?, ?, ?, ?, ?)"
@@ -88,12 +92,17 @@ class SqliteMessages:
 
     def __init__(self, path: str) -> None:
         self.place = str(Path(path).absolute())
+        self._watching: asyncio.Task[None] | None = None
         self._thread = ConnectionThread(path, lambda: open_file(path, BUSY_SECONDS), _work)
 
     async def open(self) -> None:
         await self._thread.open()
+        self._watching = asyncio.create_task(self._watch(), name="atone-broker-hints")
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._thread.close()
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[bool]:
@@ -138,6 +147,21 @@ class SqliteMessages:
 
     async def unpark(self, group: str, message_id: str) -> bool:
         return await self._change(lambda connection: bool(connection.execute(_UNPARK, (group, message_id)).fetchall()))
+
+    async def _watch(self) -> None:
+        """Wake who waits when somebody else has written to the file; without this they would look a little later."""
+        seen: object = None
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if not is_awaited(self.place):
+                continue
+            try:
+                found = await self._look(lambda connection: connection.pragma("data_version"))
+            except StoreError:
+                continue
+            if found != seen:
+                seen = found
+                tell(self.place)
 
     async def _change(self, run: Callable[[Connection], T]) -> T:
         return await self._thread.do(_Do(run))

@@ -1,8 +1,8 @@
 """The embedded broker: messages in a store's own database, so that no other server is needed. It is the default.
 
 SQLite through apsw, PostgreSQL through asyncpg, each on connections of its own. A message is one row for each group
-that has declared its topic, and gone when that group has settled it. Other processes are found by looking: a member
-that waits looks more and more rarely, five times a second in the end. Called through the port.
+that has declared its topic, and gone when that group has settled it. What another process has published is found by
+looking, which a hint makes sooner: a NOTIFY, or a look at whether the file has changed. Called through the port.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _backend(url: str) -> Backend:
         from atone.brokers._embedded_postgres import PostgresMessages
 
         dsn, schema, options = read_postgres_url(url)
-        return PostgresMessages(dsn, schema, options["statement_cache_size"])
+        return PostgresMessages(dsn, schema, options["statement_cache_size"], notify=options["notify"])
     from atone.brokers._embedded_sqlite import SqliteMessages
 
     return SqliteMessages(sqlite_path(url.removeprefix("sqlite://")))
