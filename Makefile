@@ -1,6 +1,6 @@
 # Everything a checkout does. It needs Python 3.11 or newer and make; the rest goes into its own environment.
 #   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet;
-#                   STYLE=choreography: services that react to each other, BROKER=embedded|nats|redis|kafka|rabbitmq)
+#                   STYLE=choreography or commands: over BROKER=embedded|nats|redis|kafka|rabbitmq)
 #   make test     the whole suite                 (make test T=tests/core ARGS=-x   a part of it)
 #                   as root on Debian it installs postgresql-15 and rabbitmq-server first, so that they are tested too
 #   make check    ruff, mypy --strict, pyright strict

@@ -27,7 +27,7 @@ from atone.testing.postgres import NoPostgres, postgres_server
 from examples.orders.audit import Folder, read_books, saga_ends
 from examples.orders.books import check
 from examples.orders.choreography.brokers import BROKERS, NoBroker, broker_url
-from examples.orders.choreography.run import ChoreographyRun
+from examples.orders.choreography.run import ChoreographyRun, CommandsRun
 from examples.orders.crash_run import CrashRun
 from examples.orders.display import Display, books_text, numbers
 from examples.orders.faults import Rates
@@ -40,6 +40,8 @@ from examples.orders.service import fault_rates
 SHIPPED_ORDERS = Path(__file__).with_name("orders.jsonl")
 FAULTS_VARIABLE = "ORDERS_FAULTS"
 _BAD_LINES_SHOWN_MAX = 10
+# What runs the orders over a broker, by the style's name; None: over HTTP.
+_STYLES = {"orchestration": None, "choreography": ChoreographyRun, "commands": CommandsRun}
 
 
 def main() -> int:
@@ -79,19 +81,20 @@ def _command_line() -> argparse.ArgumentParser:
         nargs="*",
         metavar="SHARE",
         help="kill the orchestrator when this share of the orders has ended; several kill it several times, none never "
-        "(default 0.4); with a choreography, its services in turn (default 0.2 0.4 0.6 0.8)",
+        "(default 0.4); over a broker, the four processes in turn (default 0.2 0.4 0.6 0.8)",
     )
     parser.add_argument(
         "--style",
-        choices=("orchestration", "choreography"),
+        choices=tuple(_STYLES),
         default="orchestration",
-        help="choreography: four services react to each other's events, over a broker",
+        help="choreography: four services react to each other's events, over a broker; commands: an orchestrator "
+        "drives the same services by messages",
     )
     parser.add_argument(
         "--broker",
         choices=BROKERS,
         default="embedded",
-        help="of a choreography: embedded needs no server, the others are started for the run",
+        help="for choreography and commands: embedded needs no server, the others are started for the run",
     )
     parser.add_argument(
         "--store",
@@ -134,7 +137,7 @@ def _folder(keep: Path | None) -> Generator[Folder, None, None]:
 @contextlib.contextmanager
 def _store(options: argparse.Namespace, folder: Folder) -> Generator[str, None, None]:
     """Return where the sagas are kept, or the events go; a server is started for it, and gone afterwards."""
-    if options.style == "choreography":
+    if _STYLES[options.style] is not None:
         if options.broker != "embedded":
             print(f"starting a server for {options.broker} of its own", file=sys.stderr, flush=True)
         with broker_url(options.broker, folder) as url:
@@ -177,8 +180,9 @@ async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder, ur
     )
     began = time.monotonic()
     with Display() as display:
-        if options.style == "choreography":
-            ended = await ChoreographyRun(settings, folder, url, file.orders, display).run()
+        by_messages = _STYLES[options.style]
+        if by_messages is not None:
+            ended = await by_messages(settings, folder, url, file.orders, display).run()
         elif options.store == "sqlite":
             ended = await CrashRun(settings, folder, display).run()
         else:
@@ -190,7 +194,7 @@ async def _demo(options: argparse.Namespace, file: OrderFile, folder: Folder, ur
 def _kill_after(options: argparse.Namespace) -> tuple[float, ...]:
     if options.kill_after is not None:
         return tuple(options.kill_after)
-    return (0.2, 0.4, 0.6, 0.8) if options.style == "choreography" else (0.4,)
+    return (0.4,) if _STYLES[options.style] is None else (0.2, 0.4, 0.6, 0.8)
 
 
 def _stop_on_sigterm() -> None:

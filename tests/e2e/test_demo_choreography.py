@@ -9,7 +9,7 @@ import json
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,18 +21,24 @@ PLACED = 24
 KILLS = ("0.1", "0.3", "0.5", "0.7")
 
 
-@pytest.fixture(scope="module", params=["embedded", "nats"])
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Run the demo once for each broker: each of the four services is killed once."""
-    place = tmp_path_factory.mktemp(request.param)
+@contextmanager
+def demo(style: str, broker: str, place: Path) -> Iterator[Run]:
+    """Run the demo; each of its four processes is killed once, and none is left."""
     orders, folder = place / "some.jsonl", place / "run"
     orders.write_bytes(b"".join(SHIPPED_FILE.read_bytes().splitlines(keepends=True)[:PLACED]))
-    arguments = ["--style", "choreography", "--broker", request.param, "--orders", orders, "--keep", folder]
+    arguments: list[str | Path] = ["--style", style, "--broker", broker, "--orders", orders, "--keep", folder]
     arguments += ["--kill-after", *KILLS, "--inflight", "6", "--json"]
     done = subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     yield Run(folder, done.returncode, json.loads(done.stdout), done.stderr)
     assert processes_of(folder) == []
+
+
+@pytest.fixture(scope="module", params=["embedded", "nats"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run it once over each broker."""
+    with demo("choreography", request.param, tmp_path_factory.mktemp(request.param)) as done:
+        yield done
 
 
 def test_the_books_balance_and_every_saga_is_seen_to_its_end(run: Run) -> None:
@@ -82,6 +88,17 @@ def test_the_books_of_the_folder_can_be_opened_again_and_show_what_is_spoilt(run
         with closing(sqlite3.connect(run.folder / "payments.db")) as ledger:
             ledger.execute("UPDATE ledger SET amount_cents = amount_cents - 1 WHERE id = 1")
             ledger.commit()
+
+
+def test_an_orchestrator_drives_the_same_services_by_commands(tmp_path: Path) -> None:
+    """Not one line of theirs is different, and the same books balance; the orchestrator is killed too."""
+    with demo("commands", "nats", tmp_path) as run:
+        assert run.result["mistakes"] == []
+        assert run.status == 0, run.progress
+        assert run.result["sagas"].keys() == {"completed", "compensated"}
+        assert run.result["parked"] == 0
+        assert "killed orchestrator with SIGKILL" in run.progress
+        assert run.result["faults"]["given twice"] > 0
 
 
 def test_the_choreography_has_no_findings() -> None:

@@ -22,12 +22,11 @@ from examples.orders.audit import saga_id_of
 from examples.orders.children import when_stdin_closes
 from examples.orders.choreography.events import OrderPlaced
 from examples.orders.choreography.participants import ORDERS, PARTICIPANTS, SCHEMAS, place
-from examples.orders.choreography.unruly import Mischief, Unruly
+from examples.orders.choreography.unruly import Mischief, Unruly, print_for_ever
 from examples.orders.inventory import stock_shelves
 from examples.orders.order_file import read_orders
 
 _STOP_SECONDS = 10.0
-_REPORT_EVERY_SECONDS = 0.2
 _LOOK_EVERY_SECONDS = 0.02
 
 
@@ -60,14 +59,15 @@ async def run(settings: argparse.Namespace) -> None:
     database: Path = settings.database
     create(database, settings.service, settings.stock)
     mischief = Mischief(settings.twice, settings.late)
-    async with Unruly(open_broker(settings.broker), mischief, settings.seed) as broker:
-        participant = PARTICIPANTS[settings.service]()
-        async with serve(ORDERS, participant, database=lambda: transaction(database), broker=broker) as service:
-            placing = asyncio.create_task(_place(settings, service)) if settings.orders else None
-            while placing is None or not placing.done() or placing.exception() is None:
-                print(msgspec.json.encode(broker.met).decode(), flush=True)
-                await asyncio.sleep(_REPORT_EVERY_SECONDS)
-            await placing
+    participant = PARTICIPANTS[settings.service]()
+    async with (
+        Unruly(open_broker(settings.broker), mischief, settings.seed) as broker,
+        serve(ORDERS, participant, database=lambda: transaction(database), broker=broker) as service,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(print_for_ever(broker))
+        if settings.orders:
+            group.create_task(_place(settings, service))
 
 
 async def _place(settings: argparse.Namespace, service: Service) -> None:

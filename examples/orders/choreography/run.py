@@ -1,7 +1,8 @@
-"""Runs the orders through the choreography: four processes, killed and started again, and a saga view beside them.
+"""Runs the orders through the four processes of either style, each killed and started again, and waits for the end.
 
-Owns the processes, the moments of the kills, and the wait for the end. Judges nothing: the books are the demo's
-business, after everything here has stopped. Every process is a `child`, which goes when the demo goes.
+Owns the processes and the moments of the kills: `ChoreographyRun` has a saga view beside the services, `CommandsRun` an
+orchestrator in place of the orders' service. Judges nothing: the books are the demo's business, after everything here
+has stopped. Every process is a `child`, which goes when the demo goes.
 """
 
 from __future__ import annotations
@@ -9,35 +10,43 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from itertools import cycle
+from typing import TypeAlias
 
 import msgspec
 
+from atone import Compensated, Failed, NeedsAttention, Orchestrator
 from atone.brokers import open_broker
 from atone.saga_view import SagaView
 from atone.store import Query, Store, Viewing
 from atone.stores import open_store
-from examples.orders.audit import Folder
+from examples.orders.audit import Folder, saga_id_of, statuses_of_orders
 from examples.orders.books import COMPENSATED, COMPLETED, Mistake
 from examples.orders.children import Child, child
+from examples.orders.choreography.commanding import CommandOrder
 from examples.orders.choreography.participants import ORDERS, order_id_of
 from examples.orders.choreography.unruly import Mischief
 from examples.orders.display import Display, Progress, kind_of, numbers
 from examples.orders.domain import Order
 from examples.orders.running import Ended, Settings
 
-SERVICES = ("inventory", "payments", "shipping", "orders")
+Look: TypeAlias = Callable[[], Awaitable[dict[str, str]]]
+
+_SERVICES = ("inventory", "payments", "shipping")
 _LOOK_EVERY_SECONDS = 0.1
 _PAGE = 500
 _LISTED = 5
 _STATUS_OF = {COMPLETED: "approved", COMPENSATED: "rejected"}
 
 
-class ChoreographyRun:
-    """One run in one folder."""
+class _Run(ABC):
+    """One run in one folder; `driver` is the process that places the orders."""
+
+    driver: str
 
     def __init__(
         self, settings: Settings, folder: Folder, broker_url: str, orders: Sequence[Order], display: Display
@@ -56,45 +65,73 @@ class ChoreographyRun:
             EOFError: a process ended by itself where it should not.
         """
         async with AsyncExitStack() as stack:
-            # The view first: a broker keeps what is published only for groups that it knows.
-            store = await stack.enter_async_context(open_store(self._folder.store_url))
-            view = SagaView(ORDERS, store=store, broker=self._broker_url, look_seconds=1)
-            await stack.enter_async_context(view)
-            for service in SERVICES:
-                await self._begin(service, stack)
+            # Whoever looks comes first: a broker keeps what is published only for groups that it knows.
+            look = await self._open(stack)
+            for name in (*_SERVICES, self.driver):
+                await self._begin(name, stack)
             try:
                 async with asyncio.timeout(self._settings.limit_seconds):
-                    await self._follow(store, stack)
+                    await self._follow(look, stack)
             except TimeoutError:
                 self._ended.in_time = False
                 self._display.say(f"not every saga has ended within {self._settings.limit_seconds:g} seconds")
             for reader in self._readers:
                 reader.cancel()
-            ends = await seen_ends(store)
+            ends = await look()
             self._folder.write_ends(ends)
             self._ended.parked = await self._parked()
-        self._ended.mistakes = _statuses_off(self._folder, ends)
+            self._ended.causes = await self._causes()
+        self._ended.mistakes = self._mistakes(ends)
         self._ended.table = await _listed(self._folder)
-        self._ended.causes = self._causes()
         self._ended.met = {"faults": self._sums(), "guard": {}}
         return self._ended
 
-    async def _begin(self, service: str, stack: AsyncExitStack) -> None:
+    @abstractmethod
+    async def _open(self, stack: AsyncExitStack) -> Look:
+        """Open what sees the sagas, and return a look: how each order stands, by its id."""
+
+    @abstractmethod
+    def _driver_command(self) -> list[str]:
+        """Return the module of the driver's process, and its own options."""
+
+    @abstractmethod
+    async def _causes(self) -> Mapping[str, int]:
+        """Return why orders were not completed."""
+
+    @abstractmethod
+    def _groups(self) -> list[str]:
+        """Return the groups of the broker whose dead letters are looked for."""
+
+    def _is_settled(self) -> bool:
+        """Whether nothing follows any more once all sagas have ended."""
+        return True
+
+    def _mistakes(self, ends: Mapping[str, str]) -> list[Mistake]:
+        """Return what is off beside the books that all runs have."""
+        return []
+
+    async def _begin(self, name: str, stack: AsyncExitStack) -> None:
         mischief = Mischief()
-        options = [f"--service={service}", f"--database={self._folder.database(service)}"]
-        options += [f"--broker={self._broker_url}", f"--twice={mischief.twice}", f"--late={mischief.late}"]
-        options += [f"--seed={self._settings.seed + len(self._readers)}"]
-        if service == "inventory":
-            options.append(f"--stock={self._folder.stock}")
-        if service == "orders":
-            options += [f"--orders={self._folder.orders}", f"--inflight={self._settings.inflight}"]
-        running = await stack.enter_async_context(
-            child(f"the {service} service", "examples.orders.choreography.process", *options)
-        )
+        common = [f"--broker={self._broker_url}", f"--twice={mischief.twice}", f"--late={mischief.late}"]
+        common += [f"--seed={self._settings.seed + len(self._readers)}"]
+        running = await stack.enter_async_context(child(name, *self._command(name), *common))
         self._note(running, await running.read())
-        self._running[service] = running
+        self._running[name] = running
         self._readers.append(asyncio.create_task(self._read(running)))
-        self._display.say(f"{service} started (process {running.pid})")
+        self._display.say(f"{name} started (process {running.pid})")
+
+    def _command(self, name: str) -> list[str]:
+        if name == self.driver:
+            return [*self._driver_command(), f"--orders={self._folder.orders}", f"--inflight={self._settings.inflight}"]
+        stock = [f"--stock={self._folder.stock}"] if name == "inventory" else []
+        return [*self._service(name), *stock]
+
+    def _service(self, name: str) -> list[str]:
+        return [
+            "examples.orders.choreography.process",
+            f"--service={name}",
+            f"--database={self._folder.database(name)}",
+        ]
 
     async def _read(self, running: Child) -> None:
         """Hear what a process says, for as long as it says something."""
@@ -107,49 +144,105 @@ class ChoreographyRun:
     def _note(self, running: Child, said: object) -> None:
         self._met[running.pid] = msgspec.convert(said, dict[str, int])
 
-    async def _follow(self, store: Store, stack: AsyncExitStack) -> None:
-        kills, victims = sorted(self._settings.kill_after), cycle(SERVICES)
+    async def _follow(self, look: Look, stack: AsyncExitStack) -> None:
+        kills, victims = sorted(self._settings.kill_after), cycle((*_SERVICES, self.driver))
         while True:
-            progress = await self._look(store)
+            progress = self._progress(await look())
             if kills and progress.ended >= kills[0] * progress.total:
                 kills.pop(0)
                 await self._kill(next(victims), progress, stack)
-            if progress.done and not self._pending():
+            if progress.done and self._is_settled():
                 return
+            for running in self._running.values():
+                running.refuse_end()
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
-    async def _look(self, store: Store) -> Progress:
-        for running in self._running.values():
-            running.refuse_end()
-        counts = Counter((await seen_ends(store)).values())
+    def _progress(self, seen: Mapping[str, str]) -> Progress:
+        counts = Counter(seen.values())
         counts["pending"] += len(self._orders) - counts.total()
         settled = sum(counts[status] for status in ("completed", "compensated", "failed", "needs_attention"))
         progress = Progress(len(self._orders), dict(counts), {}, settled == len(self._orders))
         self._display.show(progress)
         return progress
 
-    async def _kill(self, service: str, progress: Progress, stack: AsyncExitStack) -> None:
-        await self._running.pop(service).kill()
+    async def _kill(self, name: str, progress: Progress, stack: AsyncExitStack) -> None:
+        await self._running.pop(name).kill()
         self._ended.kills.append(progress.counts)
-        self._display.say(f"killed {service} with SIGKILL: {numbers(progress.counts)}")
-        await self._begin(service, stack)
-
-    def _pending(self) -> int:
-        return sum(status == "pending" for _, status, _ in order_rows(self._folder))
-
-    def _causes(self) -> Mapping[str, int]:
-        return Counter(kind_of(reason) for _, status, reason in order_rows(self._folder) if status == "rejected")
+        self._display.say(f"killed {name} with SIGKILL: {numbers(progress.counts)}")
+        await self._begin(name, stack)
 
     async def _parked(self) -> int:
         """Count what the services could not handle; there is to be none."""
         async with open_broker(self._broker_url) as broker:
-            return sum([len(await broker.parked(f"{ORDERS.name}.{service}")) for service in SERVICES])
+            return sum([len(await broker.parked(group)) for group in self._groups()])
 
     def _sums(self) -> dict[str, int]:
         sums: Counter[str] = Counter()
         for met in self._met.values():
             sums.update(met)
         return dict(sums)
+
+
+class ChoreographyRun(_Run):
+    """The services react to each other; a saga view hears them all."""
+
+    driver = "orders"
+
+    async def _open(self, stack: AsyncExitStack) -> Look:
+        store = await stack.enter_async_context(open_store(self._folder.store_url))
+        await stack.enter_async_context(SagaView(ORDERS, store=store, broker=self._broker_url, look_seconds=1))
+        return lambda: seen_ends(store)
+
+    def _driver_command(self) -> list[str]:
+        return self._service(self.driver)
+
+    async def _causes(self) -> Mapping[str, int]:
+        return Counter(kind_of(reason) for _, status, reason in order_rows(self._folder) if status == "rejected")
+
+    def _groups(self) -> list[str]:
+        return [f"{ORDERS.name}.{name}" for name in (*_SERVICES, self.driver)]
+
+    def _is_settled(self) -> bool:
+        return all(status != "pending" for _, status, _ in order_rows(self._folder))
+
+    def _mistakes(self, ends: Mapping[str, str]) -> list[Mistake]:
+        """Return each order whose status, in the orders' service, is not what its saga came to."""
+        found = {order_id: status for order_id, status, _ in order_rows(self._folder)}
+        return [
+            Mistake(f"order {order_id}, its status", _STATUS_OF.get(end, "an end"), found.get(order_id, "none"))
+            for order_id, end in sorted(ends.items())
+            if found.get(order_id) != _STATUS_OF.get(end)
+        ]
+
+
+class CommandsRun(_Run):
+    """An orchestrator sends commands to the same services."""
+
+    driver = "orchestrator"
+
+    async def _open(self, stack: AsyncExitStack) -> Look:
+        looking = Orchestrator(self._folder.store_url, sagas=[CommandOrder()], broker=self._broker_url, runs=False)
+        self._looking = await stack.enter_async_context(looking)
+        return lambda: statuses_of_orders(self._looking)
+
+    def _driver_command(self) -> list[str]:
+        return ["examples.orders.choreography.commanding", f"--store={self._folder.store_url}"]
+
+    async def _causes(self) -> Mapping[str, int]:
+        causes: Counter[str] = Counter()
+        for order in self._orders:
+            try:
+                end = await self._looking.outcome(CommandOrder, saga_id_of(order.id), timeout=0)
+            except TimeoutError:
+                continue
+            if isinstance(end, Compensated | NeedsAttention):
+                causes[kind_of(str(end.cause))] += 1
+            elif isinstance(end, Failed):
+                causes[kind_of(end.reason)] += 1
+        return causes
+
+    def _groups(self) -> list[str]:
+        return [f"{name}.commands" for name in _SERVICES]
 
 
 async def seen_ends(store: Store) -> dict[str, str]:
@@ -175,13 +268,3 @@ async def _listed(folder: Folder) -> str:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=None)
     said, _ = await process.communicate()
     return said.decode()
-
-
-def _statuses_off(folder: Folder, ends: Mapping[str, str]) -> list[Mistake]:
-    """Return each order whose status, in the orders' service, is not what its saga came to."""
-    found = {order_id: status for order_id, status, _ in order_rows(folder)}
-    return [
-        Mistake(f"order {order_id}, its status", _STATUS_OF.get(end, "an end"), found.get(order_id, "none"))
-        for order_id, end in sorted(ends.items())
-        if found.get(order_id) != _STATUS_OF.get(end)
-    ]

@@ -6,6 +6,7 @@ reconnect. Stands before any real one. Used by `process`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self, cast
 
+import msgspec
+
 from atone.broker import Broker, Delivery, Message, Parked, Published
 
+_REPORT_EVERY_SECONDS = 0.2
 _LATE_SECONDS = (0.05, 0.6)
 
 
@@ -73,6 +77,13 @@ class Unruly:
         lost = self._random.random() < self._mischief.twice
         self.met["given twice"] += lost
         return lost
+
+
+async def print_for_ever(broker: Unruly) -> None:
+    """Say on standard output, as a line of JSON every now and then, what was done so far."""
+    while True:
+        print(msgspec.json.encode(broker.met).decode(), flush=True)
+        await asyncio.sleep(_REPORT_EVERY_SECONDS)
 
 
 class _Given:
