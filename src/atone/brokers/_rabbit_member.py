@@ -246,10 +246,13 @@ class Member:
     async def _watch(self) -> None:
         """Return when the channel is gone; until then give back what has been held for too long."""
         channel = self._channel
-        while channel is not None and not channel.is_closed:
-            await asyncio.wait({asyncio.ensure_future(channel.closed())}, timeout=self._look_seconds)
-            if not channel.is_closed:
-                await uncancelled(self._look(channel))
+        if channel is not None:
+            gone = asyncio.ensure_future(channel.closed())
+            while not channel.is_closed:
+                await asyncio.wait({gone}, timeout=self._look_seconds)
+                if not channel.is_closed:
+                    await uncancelled(self._look(channel))
+            gone.cancel()  # it is a shield: the channel's own future stays as it is
         self._ahead.clear()
         self._held.clear()
 
