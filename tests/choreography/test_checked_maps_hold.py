@@ -66,11 +66,13 @@ def balances(network: Network) -> None:
     event_map = network.event_map
     names = {one.name for one in network.log}
     runs = [(f"{who}.{ran.reaction}", ran) for who, known in network.known.items() for ran in known.ran]
+    told = sum(one.name == "undone" for one in network.log)
     assert network.parked == []
     if names & event_map.failures:
         standing = {path for path, ran in runs if ran.did and not ran.undone}
         assert standing <= {"end.cancel"}
-        assert len({(who, ran) for who, ran in network.undone}) == len(network.undone)
+        assert len({(who, ran.reaction, ran.event_id) for who, ran in network.undone}) == len(network.undone)
+        assert not set(event_map.by_path["end.cancel"].listens) & event_map.failures or told == 1
         assert "z" not in names
         assert "undone" in names
         assert view(event_map, network.log, now=99.0).status is SagaStatus.COMPENSATED
