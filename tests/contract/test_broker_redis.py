@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from atone.broker import Delivery, Message, Published
+from atone.brokers._redis_calls import Line
 from atone.brokers._redis_scripts import TRIM
 from atone.brokers.redis import RedisBroker
 from atone.errors import BrokerUnavailable
@@ -124,7 +125,7 @@ def test_only_what_every_group_has_ended_is_removed(server: ValkeyServer) -> Non
 
 
 def test_a_member_whose_connections_are_cut_again_and_again_hears_all(server: ValkeyServer) -> None:
-    """What the server had given it when the answer was lost comes at once, not when the patience is over."""
+    """Each cut costs no more than a repetition."""
 
     async def work(broker: RedisBroker, client: Any) -> None:
         await broker.declare("cut", ["cut.topic"])
@@ -142,6 +143,31 @@ def test_a_member_whose_connections_are_cut_again_and_again_hears_all(server: Va
             except BrokerUnavailable:
                 continue  # it comes again
             missing.discard(delivery.message.id)
+
+    short(server, work)
+
+
+def test_what_was_given_in_an_answer_that_was_lost_comes_at_once(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the patience is over: the member gives back what it does not know of."""
+    do, answers = Line.do, 0
+
+    async def do_and_forget(line: Line, *command: Any) -> Any:
+        nonlocal answers
+        answer = await do(line, *command)
+        answers += bool(answer)
+        if answer and answers % 2:
+            raise BrokerUnavailable("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(Line, "do", do_and_forget)
+
+    async def work(broker: RedisBroker, client: Any) -> None:
+        await broker.declare("deaf", ["deaf.topic"])
+        await broker.publish(messages(60, "deaf.topic"))
+        assert len(await hear(broker.deliveries("deaf", in_flight=10), 60)) == 60
+        assert answers > 2
 
     short(server, work)
 
