@@ -9,7 +9,19 @@ from tests.core.plans import PLANS
 
 WALKS_EACH = 40
 # Every way through these, whatever one fault does at whatever moment.
-SMALL = ("barrier", "event", "once", "once_back", "once_probed", "irreversible", "probe", "linear", "pivot")
+SMALL = (
+    "command_bare",
+    "command_once_bare",
+    "barrier",
+    "event",
+    "once",
+    "once_back",
+    "once_probed",
+    "irreversible",
+    "probe",
+    "linear",
+    "pivot",
+)
 
 
 @pytest.mark.parametrize("name", PLANS)

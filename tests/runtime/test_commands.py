@@ -14,6 +14,7 @@ from atone._messaging import headers
 from atone.brokers import open_broker
 from atone.stores import open_store
 from tests.runtime.desk import REPLIES, BookTrip, Desk, HastyTrip, a_desk, travelling
+from tests.runtime.faulty_store import FaultyStore
 from tests.runtime.world import Order, World, limits, raises, run, sqlite, until
 
 Opening = Callable[[], Any]
@@ -235,25 +236,26 @@ def test_a_reply_to_an_attempt_that_was_never_sent_is_refused(tmp_path: Path) ->
 
 
 def test_a_worker_that_dies_while_a_reply_is_awaited_loses_nothing(tmp_path: Path) -> None:
-    """It held the saga when it died; the reply comes before anybody has taken it over."""
+    """It held the saga when it died; who takes it over awaits the same reply, and sends nothing again."""
 
     async def main() -> None:
-        world = World()
+        world, first = World(), FaultyStore(sqlite(tmp_path))
+        crash = {"lease_seconds": 0.5, "grace_seconds": 0.0}
         async with a_desk() as desk:
-            from tests.runtime.faulty_store import FaultyStore
-
-            first = FaultyStore(sqlite(tmp_path))
-            crash = {"lease_seconds": 0.5, "grace_seconds": 0.0, "keep_seconds": 60.0}
-            async with travelling(first, desk, BookTrip(world), **crash) as orchestrator:
+            async with travelling(first, desk, BookTrip(world), keep_seconds=60.0, **crash) as orchestrator:
                 await _started(orchestrator)
                 sent = await desk.hears("hotel.book")
-                worker: Any = orchestrator._worker  # pyright: ignore[reportPrivateUsage]
-                assert len(worker.runners) == 1
                 first.unplug()
-            await desk.answers(sent, {"ref": "R1"})
-            async with travelling(sqlite(tmp_path), desk, BookTrip(world)) as other:
-                done = await (await other.get(BookTrip, "1")).outcome(timeout=20)
-                assert isinstance(done, Completed)
+            async with travelling(sqlite(tmp_path), desk, BookTrip(world), keep_seconds=60.0) as other:
+                worker: Any = other._worker  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: bool(worker.runners))
+                await desk.answers(sent, {"ref": "R1"})
+                handle = await other.get(BookTrip, "1")
+                assert isinstance(await handle.outcome(timeout=20), Completed)
+                (loaded,) = await other._store.load([handle.key])  # pyright: ignore[reportPrivateUsage]
+                assert loaded is not None
+                journal = b"".join(row.entries for row in loaded.rows)
+                assert (journal.count(b"attempt_started"), b"attempt_lost" in journal) == (2, False)
             assert [message.id for message in desk.heard] == [sent.id]
 
     run(main())

@@ -60,10 +60,11 @@ class Reply(NamedTuple):
     body: bytes
 
 
-def command_message(command: Command, topic: str, body: bytes) -> Message:
+def command_message(command: Command, topic: str, body: bytes, *, saga_key: bytes = b"") -> Message:
     """Return a command as a message; the commands of one step of one saga are published in order.
 
     Those of different steps are not: a participant that nobody runs must not hold up the undoing of another's work.
+    `saga_key` is the saga's own in its store, so that equal names in two stores make no equal messages.
     """
     said = {
         headers.KIND: headers.COMMAND,
@@ -84,7 +85,7 @@ def command_message(command: Command, topic: str, body: bytes) -> Message:
     if command.action_key is not None:
         said[headers.ACTION_KEY] = command.action_key
     order = _digest(command.tenant, command.saga, command.saga_id, command.step)
-    return Message(f"c.{_digest(command.key)}.{command.attempt}", topic, order, body, said)
+    return Message(f"c.{_digest(saga_key.hex(), command.key)}.{command.attempt}", topic, order, body, said)
 
 
 def reply_message(command: Message, *, outcome: str, body: bytes, source: str, at: float) -> Message:

@@ -83,7 +83,7 @@ def messages_of(
     """Return what a turn sends along; `before` is the saga that it was decided on, and None at a start."""
     saga = decision.saga
     version = 1 if before is None else before.version + 1
-    commands = () if sending.replies is None else commands_of(bound, decision, now, sending.replies)
+    commands = () if sending.replies is None else commands_of(bound, key, decision, now, sending.replies)
     return commands + events_of(sending, bound, key, before or saga, decision.entries, version, now)
 
 

@@ -20,17 +20,23 @@ from atone.broker import NO_HEADERS, Message
 SOURCE = "orchestrator"
 
 
-def commands_of(bound: BoundSaga, decision: Decision, at: float, reply_to: str) -> tuple[Message, ...]:
+def commands_of(bound: BoundSaga, key: bytes, decision: Decision, at: float, reply_to: str) -> tuple[Message, ...]:
     """Return the messages of the commands that a decision sends, in its order; `at` is the store's time."""
     if not bound.plan.has_commands:
         return ()
     saga = decision.saga
     trace = NO_HEADERS if saga.trace is None else headers_of(saga.trace)
-    return tuple(_message(bound, saga, one, at, reply_to, trace) for one in decision.commands if type(one) is Send)
+    return tuple(_message(bound, key, saga, one, at, reply_to, trace) for one in decision.commands if type(one) is Send)
 
 
 def _message(
-    bound: BoundSaga, saga: SagaState, send: Send, at: float, reply_to: str, trace: Mapping[str, str]
+    bound: BoundSaga,
+    key: bytes,
+    saga: SagaState,
+    send: Send,
+    at: float,
+    reply_to: str,
+    trace: Mapping[str, str],
 ) -> Message:
     step, operation, attempt, _, body = send
     about = bound.steps[step].definition.messages[operation.value]
@@ -51,7 +57,7 @@ def _message(
         action_key=_key(saga, step, headers.ACTION) if is_undo else None,
         trace=trace,
     )
-    return command_message(command, about.topic, body)
+    return command_message(command, about.topic, body, saga_key=key)
 
 
 def _key(saga: SagaState, step: str, operation: str) -> str:
