@@ -7,10 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from atone import Compensated, Completed, Context, Orchestrator, Saga, Tried, command
+from atone._messaging import headers
+from atone._messaging.envelope import Command, command_message, reason_of
+from atone.broker import Message
 from atone.brokers.memory import MemoryBroker
 from tests.choreography.shop import (
+    Inventory,
     OrderPlaced,
     OutOfStock,
     PaymentDeclined,
@@ -92,3 +99,36 @@ def test_a_failure_event_is_a_refusal_to_who_asked_by_a_command(tmp_path: Path) 
             assert (effects["inventory"], effects["payments"]) == (["released cup", "reserved"], [])
 
     asyncio.run(main())
+
+
+def test_a_command_that_comes_after_its_undo_is_refused_and_does_nothing(tmp_path: Path) -> None:
+    """The undo of nothing leaves a tombstone; the late original is answered with a refusal, which is surely true."""
+
+    async def main() -> None:
+        async with MemoryBroker(f"memory://{tmp_path}") as broker:
+            shop = Shop(on_sqlite(tmp_path), broker)
+            await shop.create()
+            await broker.declare("asker", ["answers"])
+            async with shop.service(Inventory()):
+                answers: Any = broker.deliveries("asker")
+                await broker.publish([_command("inventory.release", PaymentDeclined("no"), "undo", action_key="do")])
+                undone = (await anext(answers)).message
+                await broker.publish([_command("inventory.reserve", OrderPlaced("cup", 1), "do")])
+                refused = (await anext(answers)).message
+                await answers.aclose()
+            assert (undone.headers[headers.OUTCOME], undone.body) == (headers.SUCCEEDED, b"null")
+            assert refused.headers[headers.OUTCOME] == headers.REJECTED
+            assert "was compensated before it came" in reason_of(refused.body)
+            assert (await shop.effects("s-1"))["inventory"] == []
+            await shop.close()
+
+    asyncio.run(main())
+
+
+def _command(topic: str, value: Any, key: str, action_key: str | None = None) -> Message:
+    operation = headers.ACTION if action_key is None else headers.COMPENSATION
+    name = value.__atone_event__.name
+    said = Command(
+        "default", "Buy", "s-1", "reserve", operation, 1, key, name, 1, "answers", "somebody", 0.0, action_key
+    )
+    return command_message(said, topic, msgspec.json.encode(value))

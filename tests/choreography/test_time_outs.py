@@ -7,13 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import text
 
+from atone._participant.bound import Bound
+from atone._participant.database import Database
+from atone._participant.taking import Taking
+from atone._participant.timer import Timer
 from atone.brokers.memory import MemoryBroker
 from atone.choreography import Choreography, Participant, Reaction, event, reacts, within
-from atone.serving import Service, serve, start
+from atone.serving import Service, ServiceTables, serve, start
 from tests.choreography.shop import Shop, eventually, message_of
 
 SOON = 0.3
@@ -195,3 +200,26 @@ def test_of_the_event_and_its_time_out_the_first_one_counts(tmp_path: Path) -> N
             await here.until_did("tables", "held", "given back 7")
 
     asyncio.run(main())
+
+
+def test_an_event_that_comes_while_its_time_out_is_being_answered_wins(tmp_path: Path) -> None:
+    """What was found overdue is looked at again under the saga's lock: met meanwhile, or answered, it is nothing."""
+
+    async def main() -> None:
+        async with house(tmp_path) as here:
+            tables = ServiceTables()
+            database = Database(here.shop.engines["tables"])
+            timer = Timer(Bound(DINNER, Tables(), tables.codec), tables, database)
+            taking = Taking(Bound(DINNER, Tables(), tables.codec), tables, database)
+            await taking.take(_delivered(Asked(2), "m-1"))
+            while not (due := await database.run(timer._due)):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            await taking.take(_delivered(Confirmed("ada"), "m-2"))
+            assert not await database.run(lambda connection: timer._answer(due[0], connection))
+            assert await here.shop.effects("d-2") == {"tables": ["held"], "guests": []}
+
+    asyncio.run(main())
+
+
+def _delivered(value: Any, message_id: str) -> Any:
+    return SimpleNamespace(message=message_of(value, "d-2", message_id, saga="dinner"), attempt=1)
