@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import nats
 import pytest
 
+from atone.broker import Message, Published
 from atone.brokers.nats import NatsBroker
+from atone.errors import BrokerError, BrokerUnavailable
 from atone.testing.broker_contract import BROKER_CHECKS, BrokerCheck, BrokerSubject, NotOffered
 from atone.testing.nats import NatsServer, nats_server
 
@@ -60,3 +62,70 @@ def test_nats(check: BrokerCheck, server: NatsServer) -> None:
         asyncio.run(check(lambda: subject(server)))
     except NotOffered as reason:
         pytest.skip(str(reason))
+
+
+def test_a_client_that_has_given_up_is_replaced(server: NatsServer) -> None:
+    """The library ends a connection for good after some errors; members and publishers go on with a new one."""
+
+    async def run() -> None:
+        async with asyncio.timeout(30), NatsBroker(server.url()) as broker:
+            await broker.declare("replaced", ["replaced"])
+            heard: asyncio.Queue[str] = asyncio.Queue()
+            hearing = asyncio.create_task(_hear(broker, "replaced", heard))
+            assert await _publish(broker, "before") == await heard.get()
+            await broker._connection.client.close()
+            assert await _publish(broker, "after") == await heard.get()
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_members_of_one_group_that_declare_at_once_are_all_heard(server: NatsServer) -> None:
+    """None of them puts the consumer back to what it knew itself."""
+
+    async def run() -> None:
+        async with asyncio.timeout(30), NatsBroker(server.url()) as one, NatsBroker(server.url()) as other:
+            topics = [f"at.once.{number}" for number in range(12)]
+            await asyncio.gather(
+                *((one if number % 2 else other).declare("at-once", [topic]) for number, topic in enumerate(topics))
+            )
+            found = await one.publish([Message(topic, topic, "", b"") for topic in topics])
+            assert list(found) == [Published.DURABLE] * len(topics)
+
+    asyncio.run(run())
+
+
+def test_a_stream_of_ones_own_is_used_as_it_is(server: NatsServer) -> None:
+    """One that keeps everything keeps what nobody hears, too; one that has a single group is refused."""
+
+    async def run() -> None:
+        client = await nats.connect(server.url())
+        context = client.jetstream()
+        await context.add_stream(name="MINE", subjects=["mine.>"], max_age=3600)
+        await context.add_stream(name="WORK", subjects=["work.>"], retention="workqueue")
+        await client.close()
+        async with NatsBroker(f"{server.url()}?stream=MINE") as broker:
+            assert list(await broker.publish([Message("1", "unheard", "", b"")])) == [Published.DURABLE]
+        with pytest.raises(BrokerError, match="work queue"):
+            async with NatsBroker(f"{server.url()}?stream=WORK"):
+                pass
+
+    asyncio.run(run())
+
+
+async def _hear(broker: NatsBroker, group: str, heard: asyncio.Queue[str]) -> None:
+    async for delivery in broker.deliveries(group):
+        await delivery.ack()
+        heard.put_nowait(delivery.message.id)
+
+
+async def _publish(broker: NatsBroker, message_id: str) -> str:
+    """Publish until the broker has it, as a relay does."""
+    while True:
+        try:
+            await broker.publish([Message(message_id, "replaced", "", b"")])
+        except BrokerUnavailable:
+            await asyncio.sleep(0.02)
+        else:
+            return message_id

@@ -33,6 +33,7 @@ WINDOW_MAX = 5000
 _COMMIT_SECONDS = 0.05
 _POLL_SECONDS = 0.5
 _POLL_MS = 500
+_COMMIT_ANSWER_SECONDS = 5.0
 _TROUBLE_SECONDS = 0.2
 
 
@@ -194,7 +195,8 @@ class Member:
         if not offsets:
             return True
         try:
-            await asyncio.wait_for(self._consumer.commit(offsets), 5.0)
+            async with asyncio.timeout(_COMMIT_ANSWER_SECONDS):
+                await self._consumer.commit(offsets)
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             _log.debug("A commit of %s: %s", self.group, type(error).__name__)
             return isinstance(error, IllegalStateError)
@@ -235,6 +237,7 @@ async def ended(tasks: Collection[asyncio.Task[None]]) -> None:
 
 async def _within(event: asyncio.Event, seconds: float) -> None:
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
         return

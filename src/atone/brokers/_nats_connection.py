@@ -144,7 +144,8 @@ class Connection:
         for number in range(len(self.hosts.hosts)):
             client = Client()
             try:
-                await asyncio.wait_for(self._connect(client, number), CONNECT_SECONDS)
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self._connect(client, number)
             except (TimeoutError, nats.errors.Error, OSError) as error:
                 problem = error
                 await client.close()

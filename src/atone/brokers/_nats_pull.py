@@ -196,7 +196,9 @@ class Pull:
             raise self._problem
         pause = self._ask_after - monotonic()
         try:
-            await asyncio.wait_for(self._wake.wait(), pause if pause > 0 else _HEARTBEAT_SECONDS)
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with what it waits for.
+            async with asyncio.timeout(pause if pause > 0 else _HEARTBEAT_SECONDS):
+                await self._wake.wait()
         except TimeoutError:
             now = monotonic()
             if self._asked and now - self._heard_at > _SILENCE_SECONDS:

@@ -130,7 +130,8 @@ class NatsBroker:
         self._connection.heard.add(over.set)
         try:
             if confirmations:
-                await asyncio.wait_for(over.wait(), ASK_SECONDS)
+                async with asyncio.timeout(ASK_SECONDS):
+                    await over.wait()
         finally:
             self._connection.heard.discard(over.set)
             unconfirmed = [future for future in confirmations if not future.done()]
