@@ -118,7 +118,7 @@ def _command_line() -> argparse.ArgumentParser:
         help=f"shares of requests, for example lost=0.1,slow=0 (or {FAULTS_VARIABLE}); default {Rates()}",
     )
     parser.add_argument("--inflight", type=int, default=40, help="sagas under way at a time")
-    parser.add_argument("--limit-seconds", type=float, default=120.0, help="give up after that long")
+    parser.add_argument("--limit-seconds", type=float, default=240.0, help="give up after that long")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="run in this new folder, and leave it there")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     return parser

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from uuid import uuid4
+from weakref import finalize
 
 import msgspec
 
@@ -71,6 +72,7 @@ class Claims:
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         lock = threading.Lock()
         claims = cls(lambda: _of_memory(connection, lock))
+        finalize(claims.database, connection.close)
         claims.database.run_here(claims.table.create)
         return claims
 

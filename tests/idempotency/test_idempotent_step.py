@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -464,6 +465,14 @@ def test_plain_functions_are_called_once_as_well() -> None:
         step.resolve("1", NotLanded())
     with pytest.raises(AlreadyCompensated):
         step.execute("1", bank.charge_now, 100)
+
+
+def test_claims_in_memory_last_as_long_as_the_step_that_has_them() -> None:
+    """Nobody else need hold them."""
+    step = BlockingIdempotentStep("charge", Claims.memory(), returns=Payment)
+    bank = Bank()
+    gc.collect()
+    assert [step.execute("1", bank.charge_now, 100) for _ in range(2)] == [Payment("p-1", 100)] * 2
 
 
 def test_a_result_that_can_not_be_stored_leaves_an_unknown_outcome() -> None:
