@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from atone import Compensated, Completed, Context, NeedsAttention, Orchestrator, Saga, command
 from atone._messaging import headers
 from atone.brokers.memory import MemoryBroker
 from atone.codec import Codec
+from atone.errors import BrokerUnavailable
 from tests.runtime.desk import AT_ONCE, Booked, BookRoom, BookTrip, HastyTrip, a_desk, travelling
 from tests.runtime.faulty_store import FaultyStore, answer_held, lost_after, lost_before, passes
 from tests.runtime.payloads import Sealer
@@ -62,6 +65,24 @@ def test_a_reply_is_acknowledged_only_when_it_is_durable(tmp_path: Path) -> None
             await desk.answers(await desk.hears("hotel.book"), {"ref": "R1"})
             assert isinstance(await saga.outcome(timeout=20), Completed)
             assert world.names == ["charge"]
+
+    run(main())
+
+
+def test_replies_are_heard_again_when_the_broker_is_back(tmp_path: Path) -> None:
+    """It was away while the reply was awaited; what it has kept is heard."""
+
+    async def main() -> None:
+        async with a_desk() as desk, travelling(sqlite(tmp_path), desk, BookTrip(World())) as orchestrator:
+            saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+            sent = await desk.hears("hotel.book")
+            assert isinstance(desk.broker, MemoryBroker)
+            desk.broker.server.kill()
+            with pytest.raises(BrokerUnavailable):
+                await desk.answers(sent, {"ref": "R1"})
+            desk.broker.server.start()
+            await desk.answers(sent, {"ref": "R1"})
+            assert isinstance(await saga.outcome(timeout=20), Completed)
 
     run(main())
 

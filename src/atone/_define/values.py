@@ -32,7 +32,8 @@ class Context(Struct, Generic[I_co], frozen=True):
 
     `idempotency_key` belongs to this call's operation: an action and its compensation have different ones, every repeat
     has the same. `attempt` counts from 1. `fence` grows with each intent of the saga, so a participant can refuse an
-    older one. `deadline` is when this call is given up, in epoch seconds. `trace_headers` is the W3C trace context to
+    older one. `deadline` is when this call is given up, in epoch seconds (None where a message
+    or a condition is asked for). `trace_headers` is the W3C trace context to
     send along, for a client that is not instrumented; empty if the saga has none.
     """
 
