@@ -61,15 +61,17 @@ _MY_TURN = "SELECT name FROM atone.broker_groups WHERE name = $1 FOR UPDATE"
 _WAKE = """
 UPDATE atone.broker_messages SET due_at = 0, holder = NULL WHERE group_name = $1 AND due_at > 0 AND due_at <= clock()
 """
+# An array is found once and its rows by their key. A join with what was found, or another condition on the rows, would
+# let a plan that is made while the table is empty go through all messages that are ready, and find them for each again.
 _TAKE = """
 UPDATE atone.broker_messages AS m SET due_at = clock() + $4, holder = $2, attempts = m.attempts + 1
-  FROM (SELECT r.seq FROM atone.broker_messages AS r
-         WHERE r.group_name = $1 AND r.due_at = 0
-           AND (r.key = '' OR NOT EXISTS (
-               SELECT FROM atone.broker_messages AS h
-                WHERE h.group_name = $1 AND h.key = r.key AND h.holder IS NOT NULL AND h.holder <> $2))
-         ORDER BY r.seq LIMIT $3) AS found
- WHERE m.seq = found.seq AND m.due_at = 0
+ WHERE m.seq = ANY(ARRAY(
+       SELECT r.seq FROM atone.broker_messages AS r
+        WHERE r.group_name = $1 AND r.due_at = 0
+          AND (r.key = '' OR NOT EXISTS (
+              SELECT FROM atone.broker_messages AS h
+               WHERE h.group_name = $1 AND h.key = r.key AND h.holder IS NOT NULL AND h.holder <> $2))
+        ORDER BY r.seq LIMIT $3))
 RETURNING m.seq, m.attempts, m.id, m.topic, m.key, m.body, m.headers
 """
 _EXTEND = """
@@ -81,12 +83,12 @@ _RETRY = """
 UPDATE atone.broker_messages AS m
    SET due_at = CASE WHEN e.seconds > 0 THEN clock() + e.seconds ELSE 0 END, holder = NULL
   FROM unnest($1::bigint[], $2::text[], $3::float8[]) AS e (seq, holder, seconds)
- WHERE m.seq = e.seq AND m.holder = e.holder
+ WHERE m.seq = e.seq AND m.holder IS NOT DISTINCT FROM e.holder
 """
 _PARK = """
 UPDATE atone.broker_messages AS m SET due_at = NULL, holder = NULL, parked_at = clock(), reason = e.reason
   FROM unnest($1::bigint[], $2::text[], $3::text[]) AS e (seq, holder, reason)
- WHERE m.seq = e.seq AND m.holder = e.holder
+ WHERE m.seq = e.seq AND m.holder IS NOT DISTINCT FROM e.holder
 """
 _GIVE_BACK = """
 UPDATE atone.broker_messages SET due_at = 0, holder = NULL, attempts = attempts - $3
