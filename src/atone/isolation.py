@@ -70,7 +70,7 @@ class _Locks:
 
     def _waiting(self, locked: Locked) -> Work[None]:
         async def work(connection: Any) -> None:
-            cycle = await self._table.wait(face_of(connection), locked.saga, locked.resource)
+            cycle = await self._table.wait(await joined(connection), locked.saga, locked.resource)
             if cycle:
                 raise DeadlockFound(tuple(cycle))
 

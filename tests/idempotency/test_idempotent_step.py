@@ -19,7 +19,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from atone import Landed, NotLanded, Reject, RetryAfter, Succeeded, Tried, Unknown
 from atone._core.keys import idempotency_key
-from atone.errors import AlreadyCompensated, ArgumentsDiffer, OutcomeUnknown, PayloadError, RequestRefused
+from atone.errors import (
+    AlreadyCompensated,
+    ArgumentsDiffer,
+    BarrierMisplaced,
+    OutcomeUnknown,
+    PayloadError,
+    RequestRefused,
+)
 from atone.idempotency import BlockingIdempotentStep, Claims, IdempotentStep, InProgress, Undo
 from tests.servers.postgres import Bench
 
@@ -194,6 +201,40 @@ def test_p10_of_many_callers_at_once_one_calls_and_the_others_are_told_to_come_b
         (winner,) = pending
         assert await winner == Payment("p-1", 100)
         assert bank.charged == [100]
+
+    asyncio.run(main())
+
+
+def test_p10_on_postgres_too_one_of_many_calls(postgres_bench: Bench, tmp_path: Path) -> None:
+    """Each caller has a connection of its own, and the database decides which insert comes first."""
+
+    async def main() -> None:
+        bank = Bank()
+        async with on_asyncpg(lambda: postgres_bench, tmp_path) as claims:
+            calls = [charging(claims).execute("1", bank.charge, 100) for _ in range(12)]
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(one) for one in found} <= {Payment, InProgress}
+            assert await charging(claims).execute("1", bank.charge, 100) == Payment("p-1", 100)
+        assert bank.charged == [100]
+
+    asyncio.run(main())
+
+
+def test_a_claim_outside_of_a_transaction_is_refused(tmp_path: Path) -> None:
+    """Between its statements somebody else could come; nothing is called."""
+
+    @contextmanager
+    def autocommit() -> Iterator[Any]:
+        with closing(sqlite3.connect(tmp_path / "own.db", isolation_level=None)) as connection:
+            yield connection
+
+    async def main() -> None:
+        bank, claims = Bank(), Claims(autocommit)
+        await claims.create_table()
+        for call in (charging(claims).execute("1", bank.charge, 100), charging(claims).compensate("1", bank.refund)):
+            with pytest.raises(BarrierMisplaced, match="Begin one"):
+                await call
+        assert (bank.charged, bank.refunded) == ([], [])
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from atone import Context, Reject, RetryAfter, Succeeded, Tried
-from atone.errors import AlreadyCompensated, ArgumentsDiffer
+from atone.errors import AlreadyCompensated, ArgumentsDiffer, Changed, DeadlockFound, InProgress, Locked
 from atone.integrations.fastapi import (
     PROBLEMS,
     CompensationCall,
@@ -182,6 +182,10 @@ def test_a_trace_context_that_is_none_is_no_reason_to_refuse() -> None:
         (ArgumentsDiffer("other arguments"), 422, "arguments_differ"),
         (Reject("card declined"), 409, "rejected"),
         (RetryAfter(1.5, "busy"), 503, "retry_after"),
+        (InProgress(1.5, "somebody else calls"), 503, "in_progress"),
+        (Locked("two", "order/7", "one", 1.5), 503, "locked"),
+        (DeadlockFound(("two", "one")), 409, "rejected"),
+        (Changed("another version"), 409, "rejected"),
     ],
 )
 def test_what_a_participant_raises_is_a_problem_with_a_code(

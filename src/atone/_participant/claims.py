@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from atone._connections.face import Dialect, Face, face_of
-from atone._participant.sql import FOR_UPDATE, NOW, checked_table
+from atone._participant.sql import FOR_UPDATE, NOW, checked_table, joined
 
 _CREATE: dict[Dialect, str] = {
     "postgresql": """
@@ -121,7 +121,7 @@ class ClaimTable:
 
     async def claim(self, connection: Any, wanted: Wanted, print_of: bytes, *, repeats: bool) -> Claim:
         """Claim an action's key, or tell why not. An attempt that was lost is repeated only if it `repeats`."""
-        face = face_of(connection)
+        face = await joined(connection)
         for _ in range(_TURNS_MAX):
             if await self._run(face, _CLAIM, **wanted._asdict(), arguments=print_of):
                 return Claim(Said.NEW)
@@ -150,7 +150,7 @@ class ClaimTable:
 
         NEW with the action's result, or without one if nobody knows it; LOST stands for "nothing to undo".
         """
-        face = face_of(connection)
+        face = await joined(connection)
         for _ in range(_TURNS_MAX):
             if await self._run(face, _BURY, key=wanted.key, compensation=compensation):
                 return Claim(Said.LOST)
@@ -170,25 +170,25 @@ class ClaimTable:
 
     async def end(self, connection: Any, wanted: Wanted, state: str, result: bytes | None = None) -> bool:
         """End my claim in this state; False if it is mine no longer."""
-        face = face_of(connection)
+        face = await joined(connection)
         return bool(await self._run(face, _END, key=wanted.key, owner=wanted.owner, state=state, result=result))
 
     async def forget(self, connection: Any, wanted: Wanted) -> None:
         """Free the key of an attempt that surely had no effect; if an earlier one may have had one, it is lost."""
-        face = face_of(connection)
+        face = await joined(connection)
         if not await self._run(face, _FORGET, key=wanted.key, owner=wanted.owner):
             await self.end(connection, wanted, "lost")
 
     async def settle(self, connection: Any, key: str, result: bytes | None) -> bool:
         """Write down what a person found out about a lost attempt: its result, or None: no effect."""
-        face = face_of(connection)
+        face = await joined(connection)
         if result is None:
             return bool(await self._run(face, _SETTLE_NOT, key=key))
         return bool(await self._run(face, _SETTLE, key=key, result=result))
 
     async def purge(self, connection: Any, *, seconds: float, most: int) -> int:
         """Delete old rows that are over, and return how many."""
-        return len(await self._run(face_of(connection), _PURGE, seconds=seconds, most=most))
+        return len(await self._run(await joined(connection), _PURGE, seconds=seconds, most=most))
 
     async def _run(self, face: Face, statement: str, **values: Any) -> list[Any]:
         dialect = face.dialect
