@@ -52,6 +52,15 @@ def test_the_last_events_of_a_saga_say_how_it_stands(name: str) -> None:
             assert about[-1] == OF_STEP[state.status]
 
 
+@pytest.mark.parametrize("name", STORIES)
+def test_nothing_is_told_twice_of_one_attempt(name: str) -> None:
+    """A retry that is scheduled, or a reset, is no second outcome."""
+    story = STORIES[name]()
+    found, _ = told(story.plan, story.rows)  # type: ignore[arg-type]
+    about = [event for event in found if event.attempt is not None]
+    assert len({*about}) == len(about)
+
+
 def test_a_straight_saga_tells_of_each_step_once() -> None:
     """And of its end in the row of its last step."""
     words, _ = of_story("completed")
