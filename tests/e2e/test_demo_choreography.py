@@ -92,7 +92,7 @@ def test_the_books_of_the_folder_can_be_opened_again_and_show_what_is_spoilt(run
 
 def test_an_orchestrator_drives_the_same_services_by_commands(tmp_path: Path) -> None:
     """Not one line of theirs is different, and the same books balance; the orchestrator is killed too."""
-    with demo("commands", "nats", tmp_path) as run:
+    with demo("commands", "embedded", tmp_path) as run:
         assert run.result["mistakes"] == []
         assert run.status == 0, run.progress
         assert run.result["sagas"].keys() == {"completed", "compensated"}

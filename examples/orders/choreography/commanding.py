@@ -68,9 +68,8 @@ async def run(settings: argparse.Namespace) -> None:
     _stop_with_stdin()
     orders = read_orders(settings.orders).orders
     places = asyncio.Semaphore(settings.inflight)
-    mischief = Mischief(settings.twice, settings.late)
+    broker = Unruly(open_broker(settings.broker), Mischief(settings.twice, settings.late), settings.seed)
     async with (
-        Unruly(open_broker(settings.broker), mischief, settings.seed) as broker,
         Orchestrator(settings.store, sagas=[CommandOrder()], broker=broker) as orchestrator,
         asyncio.TaskGroup() as group,
     ):
