@@ -20,7 +20,7 @@ from atone._connections.face import finish
 from atone._core.keys import part_of_saga, part_of_step
 from atone._messaging.events import DEFAULT_TENANT, Event
 from atone._messaging.relay import Relay
-from atone._participant.bound import Bound, Kept, Types, kind_of
+from atone._participant.bound import Bound, Kept, Types, group_of, kind_of
 from atone._participant.commanded import Commanded
 from atone._participant.consumer import Consumer
 from atone._participant.database import Database
@@ -162,6 +162,7 @@ class Service:
             if isinstance(broker, str):
                 broker = await stack.enter_async_context(open_broker(broker))
             await self._database.run(self._tables.create)
+            await self._declare_all(broker)
             relay = Relay(Relaying(self._tables.outbox, self._database), broker)
             consumers = [one for bound in self._bound for one in await self._consumers(bound, broker, relay)]
             relay.start()
@@ -198,6 +199,12 @@ class Service:
         )
         if self._relay is not None:  # the caller commits in a moment; whatever comes later is found by the relay itself
             asyncio.get_running_loop().call_later(_COMMITTED_SOON_SECONDS, self._relay.nudge)
+
+    async def _declare_all(self, broker: Broker) -> None:
+        """Declare what every participant hears, whoever serves it: what is sent before it is up must wait for it."""
+        events = self._choreography.event_map
+        for name in events.participants:
+            await broker.declare(group_of(events, name), events.hears(name))
 
     async def _consumers(self, bound: Bound, broker: Broker, relay: Relay) -> list[Consumer]:
         """Hear the choreography's events, and the commands of orchestrators."""

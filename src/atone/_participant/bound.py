@@ -97,7 +97,7 @@ class Bound:
         self.types = Types(choreography, codec)
         self.map: EventMap = choreography.event_map
         self.code: Mapping[str, HandlerCode] = choreography.handlers[self.name]
-        self.group = f"{self.map.name}.{self.name}"
+        self.group = group_of(self.map, self.name)
         # Functions that were seen to write on the connection that they are given: none moves to another one later.
         self.proven: set[Any] = set()
 
@@ -158,6 +158,11 @@ class Bound:
     def has_failed(self, kept: Kept) -> bool:
         """Whether a result tells of a failure, so that there is nothing to undo."""
         return any(one.name in self.map.failures for one in kept.events)
+
+
+def group_of(events: EventMap, participant: str) -> str:
+    """Return the group in which the processes of one participant share the choreography's events."""
+    return f"{events.name}.{participant}"
 
 
 def kind_of(value: object) -> type:

@@ -30,6 +30,7 @@ from atone.cli.output import Output
 from atone.cli.place import find_any, find_saga, opened
 from atone.cli.posting import show_outbox
 from atone.cli.saga_json import Shown
+from atone.cli.serving import serve_all
 from atone.cli.timeline import show_saga
 from atone.cli.working import Job, work
 from atone.errors import AtoneError
@@ -287,6 +288,19 @@ def outbox(
     """Say how many messages wait to be published, of all tenants, and show those that no broker takes."""
     where = Where(store=store, json=json)
     return _with_store(where, lambda out, store: show_outbox(out, store, limit=limit))
+
+
+@app.command
+def serve(
+    *targets: Annotated[str, Parameter(name="TARGET", help="package.module:name of services and saga views.")],
+    heard: Heard = _HEARD,
+    log_level: Annotated[str, Parameter(help="debug, info, warning or error.")] = "info",
+    json: Annotated[bool, Parameter(negative=(), help="Say in JSON what went wrong.")] = False,
+) -> int:
+    """Serve participants of choreographies in this process, until SIGTERM or Ctrl-C; what is under way may end."""
+    if not targets:
+        raise Stop(Exit.USAGE, "usage", "Say what to serve. Add: package.module:services")
+    return asyncio.run(serve_all(targets, log_level, heard))
 
 
 @app.command(name="migrate")

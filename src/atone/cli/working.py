@@ -53,11 +53,11 @@ class Job:
 async def work(job: Job) -> Exit:
     """Run a worker until a signal comes."""
     store = named(job.store, must_exist=not job.migrate, notify=job.notify)
-    with _signals() as stop:
+    with signals() as stop:
         async with AsyncExitStack() as stack:
             codec = None if job.codec is None else codec_of(job.codec)
             sagas = [saga for target in job.targets for saga in await sagas_of(target, stack)]
-            _log_to_stderr(job.log_level, formatter_of(job.heard))
+            log_to_stderr(job.log_level, formatter_of(job.heard))
             limits = Limits(**job.limits)
             observers = observers_of(job.heard, stack.enter_context(ExitStack()))
             sending = _sending(job.sent)
@@ -79,7 +79,7 @@ def _sending(sent: Sent) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _signals() -> Any:
+def signals() -> Any:
     """Give an event that the first signal sets; the second ends the process, as a crash would."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     is_asked = False
@@ -102,7 +102,7 @@ def _signals() -> Any:
             signal.signal(number, handler)
 
 
-def _log_to_stderr(level: str, formatter: logging.Formatter) -> None:
+def log_to_stderr(level: str, formatter: logging.Formatter) -> None:
     """Show what Atone says from `level` on, and of others warnings; user code that set up its own log keeps that."""
     try:
         logging.getLogger("atone").setLevel(level.upper())
