@@ -25,7 +25,8 @@ from tests.runtime.parcels import AwaitPickup, Parcel, SendParcel, Shop, working
 
 WHY = ("--reason", "the customer asked", "--by", "ada")
 SAGA_KEYS = {
-    "key", "tenant", "name", "saga_id", "definition_version", "plan_hash", "status", "worker", "wake_at", "created_at",
+    "key", "tenant", "name", "saga_id", "definition_version", "plan_hash", "status", "style", "worker", "wake_at",
+    "created_at",
 }  # fmt: skip
 SHOW_KEYS = {
     "saga", "cause", "rollback", "deadline", "broken", "ended_because", "unanswered", "steps", "journal",
