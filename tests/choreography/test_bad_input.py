@@ -216,7 +216,7 @@ class Doer(Participant, name="doer"):
     def __init__(self, elsewhere: str) -> None:
         self.elsewhere = elsewhere
 
-    @reacts(Asked, emits=(ThingDone,), no_undo="it is a test", retry=Retry(attempts=2, initial=0.0))
+    @reacts(Asked, emits=(ThingDone,), no_undo="it is a test", retry=Retry(attempts=2, initial=0.0), timeout=0.5)
     async def do(self, ctx: Reaction[Asked]) -> ThingDone:
         if ctx.event.what == "elsewhere":
             async with aiosqlite.connect(self.elsewhere) as other:
@@ -224,6 +224,8 @@ class Doer(Participant, name="doer"):
                 await other.commit()
             return ThingDone()
         await ctx.connection.execute(text("INSERT INTO effects (saga, what) VALUES ('x', 'done')"))
+        if ctx.event.what == "slow":
+            await asyncio.sleep(3600)
         wrong: Any = Undeclared()
         return wrong if ctx.event.what == "undeclared" else ThingDone()
 
@@ -235,13 +237,14 @@ THINGS = Choreography("things", Doer, starts=(Asked,), completes=(ThingDone,))
     ("what", "reason"),
     [
         ("elsewhere", "doer.do changed no row on the connection that it was given"),
+        ("slow", "doer.do failed 2 times: TimeoutError"),
         ("undeclared", "doer.do returned a Undeclared, but declares that it emits thing.done. Nothing was written"),
     ],
 )
 def test_a_handler_that_breaks_its_word_is_set_aside_and_nothing_is_written(
     tmp_path: Path, what: str, reason: str
 ) -> None:
-    """Rows on another connection are tied to nothing; an event that nobody declared may be heard by nobody."""
+    """Rows on another connection are tied to nothing, an undeclared event is heard by nobody, and time is bounded."""
 
     async def main() -> None:
         async with MemoryBroker(f"memory://{tmp_path}") as broker:
