@@ -30,8 +30,9 @@ from examples.orders.domain import Order
 from examples.orders.order_file import read_orders
 
 _OFTEN = Retry(attempts=30, initial=0.1, factor=2, maximum=1)
-# The broker repeats what a killed service had not settled; to send it again sooner would only make more of it.
-_PATIENCE_SECONDS = 30
+# The broker repeats what a killed service had not settled; to send it again sooner would only make more of it. And a
+# refusal by the pivot counts only as the answer to the first sending: after a second one, nobody knows what that did.
+_PATIENCE_SECONDS = 120
 _STOP_SECONDS = 15.0
 
 
