@@ -24,7 +24,7 @@ BROKERS = ("embedded", *_SERVERS)
 
 # A process that is killed here is started again at once; so what it held need not wait for long. Where it is missing,
 # the broker sees by itself that a connection is gone, or has no such setting in its URL.
-_PATIENCE = dict.fromkeys(("embedded", "nats", "redis"), "?patience_seconds=2")
+_PATIENCE: dict[str, str] = dict.fromkeys(("embedded", "nats", "redis"), "?patience_seconds=2")
 
 
 class NoBroker(Exception):
