@@ -71,6 +71,7 @@ UPDATE {table} SET claimed_by = :relay, claimed_until = {now} + CAST(:seconds AS
  WHERE ref IN (SELECT ref FROM heads)
 RETURNING ref, id, topic, key, body, headers, at, {now}"""
 _NOW = "SELECT {now}"
+_ANY = "SELECT {now}, EXISTS (SELECT 1 FROM {table} WHERE refused IS NULL)"
 _WAITING = "SELECT count(*), min(at), {now} FROM {table} WHERE refused IS NULL"
 _SET_ASIDE = "SELECT id, topic, refused FROM {table} WHERE refused IS NOT NULL ORDER BY ref LIMIT :most"
 
@@ -144,6 +145,12 @@ class ServiceOutbox:
         (now,) = (rows or await face.run(self._sql(_NOW, face)))[0][-1:]
         return Relayed(tuple(_outgoing(row) for row in sorted(rows)), now)
 
+    async def nothing_since(self, connection: object) -> float | None:
+        """Return the database's time if there is nothing to relay; None if there may be."""
+        face = face_of(connection)
+        ((now, some),) = await face.run(self._sql(_ANY, face))
+        return None if some else float(now)
+
     async def waiting(self, connection: object) -> Waiting:
         """Count what no broker has yet."""
         face = face_of(connection)
@@ -178,6 +185,10 @@ class Relaying:
         """See `atone.broker.Outbox`."""
 
         async def work(connection: Any) -> Relayed:
+            if not published and not refused:
+                nothing = await self._outbox.nothing_since(connection)
+                if nothing is not None:  # no lock is taken for a look that finds nothing
+                    return Relayed((), nothing)
             return await self._outbox.relay(
                 connection, relay, published=published, refused=refused, limit=limit, lease_seconds=lease_seconds
             )

@@ -195,6 +195,8 @@ class Shop:
                 if engine.dialect.name == "postgresql":
                     await connection.execute(text(f"DROP SCHEMA IF EXISTS {name} CASCADE"))
                     await connection.execute(text(f"CREATE SCHEMA {name}"))
+                else:
+                    await connection.execute(text("PRAGMA journal_mode=WAL"))
                 await connection.execute(text("CREATE TABLE IF NOT EXISTS effects (saga text, what text)"))
                 await ServiceTables().create(connection)
 
