@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("atone.brokers.nats")
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
 ASK_SECONDS = 10.0
 _RETRY_SECONDS = 0.25
 _BACK_SECONDS = 2.0
