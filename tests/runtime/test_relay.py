@@ -17,7 +17,7 @@ from atone._messaging import headers, relay
 from atone._messaging.relay import Relay
 from atone.broker import Message, Published, Relayed
 from atone.brokers.memory import MemoryBroker
-from atone.errors import BrokerClosed, BrokerUnavailable, StoreClosed, StoreUnavailable
+from atone.errors import BrokerClosed, BrokerError, BrokerUnavailable, StoreClosed, StoreUnavailable
 from atone.stores.memory import MemoryStore
 from atone.testing._subject import birth_of
 
@@ -40,13 +40,13 @@ class Scripted:
         self.published: list[Message] = []
         self.batches: list[list[str]] = []
         self.tries = 0
-        self.faults: deque[Exception | Callable[[], Awaitable[None]]] = deque()
+        self.faults: deque[BaseException | Callable[[], Awaitable[None]]] = deque()
         self.answer: Answer = lambda message: DURABLE
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[Published]:
         self.tries += 1
         fault = self.faults.popleft() if self.faults else None
-        if isinstance(fault, Exception):
+        if isinstance(fault, BaseException):
             raise fault
         if fault is not None:
             await fault()
@@ -72,11 +72,12 @@ class Watched(MemoryStore):
     async def relay(
         self, relay: str, *, published: Collection[int], refused: Mapping[int, str], limit: int, lease_seconds: float
     ) -> Relayed:
-        self.calls.append({"relay": relay, "published": published, "limit": limit})
+        self.calls.append({"relay": relay, "published": published, "limit": limit, "lease_seconds": lease_seconds})
         if self.faults:
             raise self.faults.popleft()
-        named = {"published": published, "refused": refused, "limit": limit, "lease_seconds": lease_seconds}
-        found = await super().relay(relay, **named)
+        found = await super().relay(
+            relay, published=published, refused=refused, limit=limit, lease_seconds=lease_seconds
+        )
         if self.lost_answers:
             raise self.lost_answers.popleft()
         return found
@@ -336,11 +337,72 @@ def test_a_message_that_chokes_the_adapter_is_set_aside_and_holds_up_nobody() ->
     asyncio.run(main())
 
 
+def test_what_is_published_is_reached_behind_more_that_nobody_hears_than_a_claim_lasts_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each publish takes a second, so with claims of five seconds the oldest five would come again and again."""
+
+    async def main() -> None:
+        async with scene(lease_seconds=5.0, batch=1) as at:
+            monkeypatch.setattr(relay, "monotonic", lambda: at.now)
+
+            def answer(one: Message) -> Published:
+                at.now += 1
+                return NOBODY if one.topic == "unheard" else DURABLE
+
+            at.broker.answer = answer
+            heard = message("heard")
+            await at.store.post(*[message(f"key {number}", "unheard") for number in range(30)], heard)
+            await until(lambda: at.broker.ids == [heard.id])
+
+    asyncio.run(main())
+
+
+def test_a_topic_that_the_broker_can_not_take_for_now_holds_up_its_keys_only(caplog: pytest.LogCaptureFixture) -> None:
+    """It waits, since somebody may mend it; what comes behind it with its key waits too."""
+
+    async def main() -> None:
+        async with scene(lease_seconds=5.0) as at:
+            is_mended = False
+
+            def answer(one: Message) -> Published:
+                if one.topic == "forbidden" and not is_mended:
+                    raise BrokerError("The topic is not made. Make it yourself.")
+                return DURABLE
+
+            at.broker.answer = answer
+            first, behind, other = message("a", "forbidden"), message("a"), message("b")
+            await at.store.post(first, behind, other)
+            await until(lambda: at.broker.ids == [other.id] and len(at.store.calls) > 2)
+            assert at.broker.ids == [other.id]
+            is_mended = True
+            at.now += 5
+            await at.empty()
+            assert at.broker.ids == [other.id, first.id, behind.id]
+            assert await at.store.set_aside() == []
+
+    asyncio.run(main())
+    assert len([record for record in caplog.records if "forbidden" in record.getMessage()]) == 1
+
+
+def test_a_cancellation_that_is_the_adapters_own_does_not_end_the_relay() -> None:
+    """Clients cancel what waits for a connection that they have lost."""
+
+    async def main() -> None:
+        async with scene() as at:
+            at.broker.faults.append(asyncio.CancelledError())
+            await at.store.post(message())
+            await at.empty()
+            assert at.heard.failed == ["broker"]
+
+    asyncio.run(main())
+
+
 def test_a_batch_that_could_not_be_published_in_time_is_left_to_whoever_claims_it() -> None:
     """Its claim is over, so this relay names nothing of it; it is claimed anew."""
 
     async def main() -> None:
-        async with scene(lease_seconds=0.02) as at:
+        async with scene(lease_seconds=0.02, batch=1) as at:
             at.broker.faults.extend(BrokerUnavailable("away") for _ in range(10_000))
             await at.store.post(message())
             await until(lambda: at.broker.tries > 0)
@@ -351,6 +413,9 @@ def test_a_batch_that_could_not_be_published_in_time_is_left_to_whoever_claims_i
             at.now += 1
             await at.empty()
             assert len(at.broker.ids) == 1
+            assert {call["lease_seconds"] for call in at.store.calls} == {
+                0.02
+            }  # an outage is no reason for longer ones
 
     asyncio.run(main())
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_CLAIM_SECONDS = 600.0
 _TOPICS_TOLD_MAX = 1000
 
 
@@ -82,6 +83,7 @@ class Relay:
         self._last_claim_at = float("inf")
         self._in_trouble: set[str] = set()
         self._unheard: set[str] = set()
+        self._unheard_since: float | None = None
 
     def start(self) -> None:
         """Begin to relay."""
@@ -129,6 +131,7 @@ class Relay:
 
     def _call_outbox(self, report: _Report) -> Callable[[], Awaitable[Relayed]]:
         name = f"{self._name}-{next(self._calls)}"  # of all tries together: an answer that is lost is given again
+        lease_seconds = self._claim_seconds()
 
         async def call() -> Relayed:
             return await self._outbox.relay(
@@ -136,41 +139,76 @@ class Relay:
                 published=report.published,
                 refused=report.refused or {},
                 limit=self._batch if monotonic() < self._last_claim_at else 0,
-                lease_seconds=self._lease_seconds,
+                lease_seconds=lease_seconds,
             )
 
         return call
+
+    def _claim_seconds(self) -> float:
+        """Return for how long to claim: longer, the longer there has been nothing but what can't be published.
+
+        With one time for all, the oldest of a great many would be claimed again before the newest are ever looked at.
+        """
+        silent_seconds = 0.0 if self._unheard_since is None else monotonic() - self._unheard_since
+        return min(self._lease_seconds + 2 * silent_seconds, max(_LONGEST_CLAIM_SECONDS, self._lease_seconds))
+
+    def _note_silence(self, since: float, report: _Report, claimed: int) -> None:
+        if report.published or report.refused or claimed < self._batch:
+            self._unheard_since = None
+        elif self._unheard_since is None:
+            self._unheard_since = since
 
     async def _publish(self, outgoing: Sequence[Outgoing], until: float) -> _Report:
         """Publish what was claimed, and return what to say of it; nothing, if that took longer than the claim lasts."""
         messages = [one.message for one in outgoing]
 
-        async def call() -> Sequence[Published | str]:
+        async def call() -> Sequence[Published | str | None]:
             try:
                 return await self._broker.publish(messages)
-            except BrokerError:
+            except (BrokerUnavailable, BrokerClosed):
                 raise
             except Exception as error:  # noqa: BLE001 - a message that the adapter chokes on must not hold up the others
                 log.warning("the broker's adapter failed on a batch (%s); trying each alone", type(error).__name__)
-                return [await self._publish_alone(message) for message in messages]
+                return await self._publish_each(messages)
 
         try:
             results = await self._persist("broker", call, until)
         except TimeoutError:
+            self._unheard_since = None  # nothing is known of them
             return _Report()
-        return self._judged(outgoing, results)
+        report = self._judged(outgoing, results)
+        self._note_silence(until - self._lease_seconds, report, len(outgoing))
+        return report
 
-    async def _publish_alone(self, message: Message) -> Published | str:
-        """Publish one message; return the reason if the adapter can't even send it."""
+    async def _publish_each(self, messages: Sequence[Message]) -> Sequence[Published | str | None]:
+        """Publish each alone; behind one that has to wait (None), its key waits."""
+        results: list[Published | str | None] = []
+        held: set[str] = set()
+        for message in messages:
+            result = None if message.key in held else await self._publish_alone(message)
+            if result is None:
+                held.add(message.key)
+            results.append(result)
+        return results
+
+    async def _publish_alone(self, message: Message) -> Published | str | None:
+        """Publish one message; return the reason if the adapter can't even send it, None if somebody may mend it."""
         try:
             (result,) = await self._broker.publish([message])
-        except BrokerError:
+        except (BrokerUnavailable, BrokerClosed):
             raise
+        except BrokerError as error:  # such as a topic that may not be made: no reason for other topics to wait
+            if self._is_news(message.topic):
+                text = "messages to %s can't be published, wait, and are tried again: %s"
+                log.error(text, message.topic, error)  # noqa: TRY400 - where it comes from says nothing
+            if self._observer is not None:
+                self._observer.relay_failed("broker")
+            return None
         except Exception as error:  # noqa: BLE001 - it would fail at every try
             return f"the broker's adapter can't publish it: {type(error).__name__}"
         return result
 
-    def _judged(self, outgoing: Sequence[Outgoing], results: Sequence[Published | str]) -> _Report:
+    def _judged(self, outgoing: Sequence[Outgoing], results: Sequence[Published | str | None]) -> _Report:
         published: list[int] = []
         refused: dict[int, str] = {}
         unheard: list[Message] = []
@@ -182,7 +220,7 @@ class Relay:
             elif result is Published.REFUSED:
                 most = self._broker.message_bytes_max
                 refused[one.ref] = f"the broker refused it: {len(one.message.body)} bytes, and it takes {most}"
-            else:
+            elif result is not None:
                 refused[one.ref] = result
         self._tell(unheard, outgoing, refused)
         if self._observer is not None:
@@ -190,13 +228,19 @@ class Relay:
         return _Report(tuple(published), refused)
 
     def _tell(self, unheard: Sequence[Message], outgoing: Sequence[Outgoing], refused: dict[int, str]) -> None:
-        for topic in {message.topic for message in unheard} - self._unheard:
-            if len(self._unheard) < _TOPICS_TOLD_MAX:
-                self._unheard.add(topic)
+        for topic in {message.topic for message in unheard}:
+            if self._is_news(topic):
                 log.warning("nobody has declared to hear %s: what is sent there waits until somebody has", topic)
         for one in outgoing:
             if one.ref in refused:
                 log.error("message %s to %s is set aside: %s", one.message.id, one.message.topic, refused[one.ref])
+
+    def _is_news(self, topic: str) -> bool:
+        """Tell whether nothing was said yet of what waits for this topic."""
+        if topic in self._unheard or len(self._unheard) >= _TOPICS_TOLD_MAX:
+            return False
+        self._unheard.add(topic)
+        return True
 
     async def _persist(self, where: str, call: Callable[[], Awaitable[T]], until: float | None = None) -> T:
         """Return what a call returns; while it fails, make it again after growing pauses.
@@ -213,6 +257,11 @@ class Relay:
                 if not self._ending.is_set():
                     log.warning("the relay ends: %s", error)
                 raise _Ended from error
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._failed(where, error)  # a client's own, which cancels what waits for a connection that is gone
             except Exception as error:  # noqa: BLE001 - whatever it is, what waits must not wait for a restart
                 self._failed(where, error)
             else:
@@ -225,7 +274,7 @@ class Relay:
             await self._pause(random.uniform(pause / 2, pause))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
-    def _failed(self, where: str, error: Exception) -> None:
+    def _failed(self, where: str, error: BaseException) -> None:
         if self._observer is not None:
             self._observer.relay_failed(where)
         if where in self._in_trouble:

@@ -38,6 +38,7 @@ class Messaging:
         self._ending = asyncio.Event()
         self._tried = asyncio.Event()
         self._error: BaseException | None = None
+        self._is_opening = True
         self._grace_seconds = 5.0
         self._task: asyncio.Task[None] | None = None
 
@@ -57,6 +58,7 @@ class Messaging:
                 await self._tried.wait()
         except TimeoutError:
             log.warning("the broker does not answer yet; messages wait in the outbox, and it is tried again")
+        self._is_opening = False
         if self._error is not None:
             raise self._error
 
@@ -102,6 +104,10 @@ class Messaging:
                     text = "the broker is away: %s; sagas run, messages wait, and it is tried again"
                     log.warning(text, told(error), extra=about(error))
                 self._tried.set()
+            except Exception as error:
+                if self._is_opening and not self._tried.is_set():
+                    raise
+                report(log, "connecting to the broker failed; messages wait, and it is tried again", error)
             else:
                 if self._tried.is_set():
                     log.info("the broker is there")
