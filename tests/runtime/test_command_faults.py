@@ -241,3 +241,44 @@ def test_a_reply_is_read_as_its_sagas_own_version_says(tmp_path: Path) -> None:
             assert ends[1][Newer.book] == ["one", "two"]
 
     run(main())
+
+
+def test_a_reply_to_a_version_that_is_not_here_is_left_to_its_owner(tmp_path: Path) -> None:
+    """While a fleet is updated, who has the new version alone hears for the old one too; its types say nothing then."""
+
+    async def main() -> None:
+        async with a_desk() as desk:
+            async with travelling(sqlite(tmp_path), desk, Older()) as orchestrator:
+                await orchestrator.start(Older, Order(), saga_id="old")
+                sent = await desk.hears("hotel.book")
+            async with travelling(sqlite(tmp_path), desk, Newer()):
+                await desk.answers(sent, "one")
+                await desk.settled()
+                assert not await desk.broker.parked("atone.replies")
+            async with travelling(sqlite(tmp_path), desk, Older()) as orchestrator:
+                saga = await orchestrator.get(Older, "old")
+                end = await saga.outcome(timeout=20)
+                assert isinstance(end, Completed)
+                assert end[Older.book] == "one"
+
+    run(main())
+
+
+def test_a_declared_refusal_is_taken_in_by_who_does_not_have_its_definition(tmp_path: Path) -> None:
+    """It need not have a `reason`, and who can't know its type must not lose that the command was refused."""
+
+    async def main() -> None:
+        world = World()
+        async with a_desk() as desk:
+            async with travelling(sqlite(tmp_path), desk, BookTrip(world)) as orchestrator:
+                await orchestrator.start(BookTrip, Order(), saga_id="1")
+                sent = await desk.hears("hotel.book")
+            async with travelling(sqlite(tmp_path), desk, HastyTrip(world)):
+                await desk.refuses(sent, "", body={"code": 17})
+                await desk.settled()
+                assert not await desk.broker.parked("atone.replies")
+            async with travelling(sqlite(tmp_path), desk, BookTrip(world)) as orchestrator:
+                saga = await orchestrator.get(BookTrip, "1")
+                assert isinstance(await saga.outcome(timeout=20), Compensated)
+
+    run(main())

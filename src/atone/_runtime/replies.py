@@ -158,13 +158,15 @@ class Replies:
         return asked._replace(operation=Operation(reply.operation), attempt=reply.attempt)
 
     async def _step(self, reply: Reply) -> BoundStep | None:
-        """Return the step that a reply is for; None if its definition is not registered here, but with others.
+        """Return the step that a reply is for; None if its saga's very version is not registered here, but elsewhere.
+
+        The name alone does not tell: while a fleet is updated, who has one version hears for the sagas of another.
 
         Raises:
             MessageError: The definition has no such command.
         """
         named = [saga for saga in self._sagas if saga.plan.name == reply.saga]
-        if len(named) > 1:
+        if named:
             found = await find_one(self._store, reply.tenant, reply.saga, reply.saga_id)
             identity = None if found is None else (found.name, found.definition_version, found.plan_hash)
             named = [saga for saga in named if saga.identity == identity]
@@ -187,7 +189,9 @@ class Replies:
 
 def _reason(reply: Reply, step: BoundStep | None) -> str:
     """Return why a command was refused: the declared refusal's own `reason`, or the words of a plain one."""
-    if step is None or step.rejection is None:
+    if step is None:
+        return _reason_of_some_type(reply.body)
+    if step.rejection is None:
         return reason_of(reply.body)
     try:
         refusal = step.rejection.decode(reply.body)
@@ -195,3 +199,11 @@ def _reason(reply: Reply, step: BoundStep | None) -> str:
         return reason_of(reply.body)  # a participant may also refuse in plain words
     words = getattr(refusal, "reason", None)
     return words[:REASON_CHARACTERS_MAX] if isinstance(words, str) and words.strip() else step.rejection.name
+
+
+def _reason_of_some_type(body: bytes) -> str:
+    """Return the reason of a refusal whose type is declared elsewhere; that it was refused is sure either way."""
+    try:
+        return reason_of(body)
+    except MessageError:
+        return "refused"
