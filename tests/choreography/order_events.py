@@ -89,11 +89,7 @@ class Orders(Participant, name="orders"):
 
 
 class Inventory(Participant, name="inventory"):
-    @reacts(
-        OrderPlaced,
-        emits=(StockReserved, OutOfStock),
-        expects=within(30, PaymentTaken, PaymentDeclined, otherwise=PaymentTimedOut),
-    )
+    @reacts(OrderPlaced, emits=(StockReserved, OutOfStock))
     async def reserve(self, ctx: Reaction[OrderPlaced]) -> StockReserved | OutOfStock:
         return StockReserved("r-" + ctx.saga_id, ctx.event.amount)
 
@@ -115,6 +111,14 @@ class Payments(Participant, name="payments"):
 
 
 class Shipping(Participant, name="shipping"):
+    @reacts(
+        StockReserved,
+        expects=within(30, PaymentTaken, PaymentDeclined, otherwise=PaymentTimedOut),
+        no_undo="it only waits",
+        writes=False,
+    )
+    async def prepare(self, ctx: Reaction[StockReserved]) -> None: ...
+
     @reacts(PaymentTaken, emits=(OrderShipped, ShipmentRefused), pivot=True)
     async def ship(self, ctx: Reaction[PaymentTaken]) -> OrderShipped | ShipmentRefused:
         return OrderShipped("parcel-" + ctx.saga_id)

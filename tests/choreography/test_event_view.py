@@ -82,12 +82,12 @@ def test_start_and_end_are_told() -> None:
 
 
 def test_what_is_missing_says_who_should_publish_who_waits_and_since_when() -> None:
-    """Stock was reserved: payments should say what became of the charge, and inventory waits for it for 30 seconds."""
+    """Stock was reserved: payments should say what became of the charge, and shipping waits for it for 30 seconds."""
     found = told(PLACED, RESERVED)
-    waits = ("orders.cancel", "inventory.reserve", "inventory.release", "shipping.ship")
+    waits = ("orders.cancel", "inventory.release", "shipping.prepare", "shipping.ship")
     assert found.missing == (
-        Missing(("payment.taken", "payment.declined"), "inventory.reserve", ("inventory.reserve",), 101.0, 131.0),
         Missing(("payment.taken", "payment.declined"), "payments.charge", waits, 101.0),
+        Missing(("payment.taken", "payment.declined"), "shipping.prepare", ("shipping.prepare",), 101.0, 131.0),
     )
 
 
@@ -98,7 +98,7 @@ def test_what_came_is_not_missing() -> None:
 
 def test_what_belongs_to_the_way_forward_is_not_missed_on_the_way_back() -> None:
     """Nobody will charge any more, and nobody waits for it."""
-    found = told(PLACED, RESERVED, Seen("9", "payment.overdue", 131.0, "inventory", "1"), CANCELLED)
+    found = told(PLACED, RESERVED, Seen("9", "payment.overdue", 131.0, "shipping", "2"), CANCELLED)
     assert awaited(found) == [("inventory.release", ("stock.released",))]
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_expected_in_time_of_a_saga_that_turned_or_ended() -> None:
 
 def test_two_failures_are_answered_by_one_cancellation() -> None:
     """What reacts to failures reacts once, so it is missed once."""
-    overdue = Seen("9", "payment.overdue", 131.0, "inventory", "1")
+    overdue = Seen("9", "payment.overdue", 131.0, "shipping", "2")
     assert [one.of for one in told(PLACED, RESERVED, DECLINED, overdue, RELEASED).missing] == ["orders.cancel"]
 
 
@@ -169,7 +169,7 @@ def test_an_expected_event_that_is_overdue_needs_attention() -> None:
     assert told(PLACED, RESERVED, now=161.0).status is SagaStatus.RUNNING
     found = told(PLACED, RESERVED, now=161.1)
     assert found.status is SagaStatus.NEEDS_ATTENTION
-    assert found.attention == ("inventory.reserve waits for payment.taken or payment.declined in vain",)
+    assert found.attention == ("shipping.prepare waits for payment.taken or payment.declined in vain",)
     assert told(PLACED, RESERVED, TAKEN, now=161.1).status is SagaStatus.RUNNING
 
 

@@ -42,6 +42,12 @@ class Confirmed:
     by: str
 
 
+@event("table.seated")
+@dataclass(frozen=True)
+class Seated:
+    table: int
+
+
 @event("table.lapsed", failure=True)
 @dataclass(frozen=True)
 class Lapsed:
@@ -71,6 +77,10 @@ class Tables(Participant, name="tables"):
         await note(ctx, f"given back {ctx.event.table}")
         return GivenBack(done.table)
 
+    @reacts(Confirmed, emits=(Seated,), writes=False)
+    async def seat(self, ctx: Reaction[Confirmed]) -> Seated:
+        return Seated(7)
+
 
 class Guests(Participant, name="guests"):
     """Confirms, if it is open at all."""
@@ -81,7 +91,7 @@ class Guests(Participant, name="guests"):
         return Confirmed("ada")
 
 
-DINNER = Choreography("dinner", Tables, Guests, starts=(Asked,), completes=(Confirmed,), compensates=(GivenBack,))
+DINNER = Choreography("dinner", Tables, Guests, starts=(Asked,), completes=(Seated,), compensates=(GivenBack,))
 
 
 async def note(ctx: Reaction[Any], what: str) -> None:
@@ -116,7 +126,7 @@ async def house(folder: Path) -> AsyncIterator[House]:
     async with MemoryBroker(f"memory://{folder}") as broker:
         shop = Shop(urls, broker)
         await shop.create()
-        await broker.declare("dinner.guests", ["table.held", "table.lapsed", "table.confirmed", "table.given-back"])
+        await broker.declare("dinner.guests", ["table.held", "table.lapsed", "table.seated", "table.given-back"])
         yield House(shop)
         await shop.close()
 

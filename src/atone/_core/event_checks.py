@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from atone._core.event_map import EventMap, Handler
-from atone._core.event_worlds import WORLDS_MAX, World, cycles, worlds
+from atone._core.event_map import EventMap, Handler, cycles
+from atone._core.event_worlds import WORLDS_MAX, World, worlds
 
 CODES = (
     "duplicate_event", "duplicate_participant", "no_start", "no_end", "no_compensating_end", "failure_as_end",
     "nobody_listens", "nobody_emits", "silent_undo", "undo_fails", "undo_on_the_way_forward", "undo_waits", "both_ways",
     "unbounded_cycle", "no_undo", "failure_misses_undo", "failure_after_pivot", "never_completes", "never_compensates",
-    "ends_twice", "never_runs", "expects_nothing", "too_many_ways",
+    "ends_twice", "timeout_meets_pivot", "never_runs", "expects_nothing", "too_many_ways",
 )  # fmt: skip
 
 
@@ -34,8 +34,8 @@ def findings(event_map: EventMap) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for rule in _RULES:
         found += rule(event_map)
-    ways = list(worlds(event_map))
-    if len(ways) > WORLDS_MAX:
+    ways = worlds(event_map)
+    if ways is None:
         return (*found, _too_many(event_map))
     for judge in _OF_WORLDS:
         found += judge(event_map, ways)
@@ -193,12 +193,15 @@ def _undone(event_map: EventMap, ways: Iterable[World]) -> Iterator[Finding]:
     """Every failure, and every compensating end, reaches the undo of everything done before it or beside it."""
     standing: dict[str, World] = {}
     causes: dict[str, set[str]] = {}
-    for world in ways:
+    for world in sorted(ways, key=_is_crossed):
         turns = _turns(event_map, world)
         undone = {f"{one.handler.participant}.{one.handler.undo_of}" for one in world.ran if one.handler.undo_of}
         for path in world.done - undone if turns else ():
             handler = event_map.by_path[path]
-            if handler.undo_of is None and handler.no_undo is None and not _on_the_way_back(event_map, handler):
+            if not handler.pivot and _is_past(event_map, world):
+                continue  # what follows the hole is no hole of its own
+            may_stand = handler.no_undo is not None and not handler.pivot
+            if handler.undo_of is None and not may_stand and not _on_the_way_back(event_map, handler):
                 standing.setdefault(path, world)
                 causes.setdefault(path, set()).update(turns)
     for handler in event_map.handlers:
@@ -209,6 +212,8 @@ def _undone(event_map: EventMap, ways: Iterable[World]) -> Iterator[Finding]:
 def _stands(event_map: EventMap, handler: Handler, turns: list[str], world: World) -> Finding:
     types = ", ".join(_type(event_map, name) for name in turns)
     example = f"For example: {world.told}."
+    if handler.pivot and world.crossed:
+        return _meets(event_map, world, handler, "is the point of no return")
     if handler.pivot:
         return Finding(
             "failure_after_pivot",
@@ -233,21 +238,61 @@ def _stands(event_map: EventMap, handler: Handler, turns: list[str], world: Worl
     )
 
 
+def _meets(event_map: EventMap, world: World, handler: Handler, what: str) -> Finding:
+    """A time-out that is told although what it awaited came, and had led to where nothing leads back from."""
+    waiting = next(one for one in world.overdue if one.path in world.crossed)
+    expects = waiting.expects
+    assert expects is not None
+    awaited = [_type(event_map, name) for name in expects.any_of if name not in event_map.backward]
+    otherwise, names = _type(event_map, expects.otherwise), _list(awaited)
+    if waiting.participant == handler.participant:
+        advice = f"Let {handler.name} come after it: after=({', '.join(awaited)},)"
+    else:
+        advice = (
+            f"Take expects= from {waiting.path} and add it, for what {handler.name} runs on, to a reaction of "
+            f"{handler.participant}, which then decides in its own row"
+        )
+    ends = not {*event_map.completes}.isdisjoint(handler.emits)
+    instead = "" if ends else f", or remove pivot=True and add @{handler.name}.undo({otherwise})"
+    return Finding(
+        "timeout_meets_pivot",
+        handler.path,
+        f"{handler.path} {what}, and {otherwise} may come all the same: {waiting.path} tells it when "
+        f"{waiting.participant} has not heard {names} in time, though others may have. {advice}{instead}. "
+        f"For example: {world.told}.",
+    )
+
+
+def _is_past(event_map: EventMap, world: World) -> bool:
+    """Whether a time-out met a point of no return or a completing end."""
+    pivots = any(event_map.by_path[path].pivot for path in world.done)
+    return bool(world.crossed) and (pivots or not world.events.isdisjoint(event_map.completes))
+
+
+def _is_crossed(world: World) -> bool:
+    return bool(world.crossed)
+
+
 def _ends_reached(event_map: EventMap, ways: Iterable[World]) -> Iterator[Finding]:
     """Every way ends, and once."""
     seen: set[tuple[str, tuple[str, ...]]] = set()
-    for world in ways:
+    for world in sorted(ways, key=_is_crossed):
         code = _end_of(event_map, world)
         last = _loose(event_map, world)
         if code is None or (code, last) in seen:
             continue
         seen.add((code, last))
+        closing = _completing(event_map, world)
+        if code == "ends_twice" and world.crossed and closing is not None:
+            if (code, (closing.path,)) not in seen:
+                yield _meets(event_map, world, closing, "completes the saga")
+            seen.add((code, (closing.path,)))
+            continue
         yield Finding(code, last[0], _END_MESSAGES[code].format(_list(last), world.told))
 
 
 def _end_of(event_map: EventMap, world: World) -> str | None:
-    in_time = world.events - world.late
-    completed, compensated = in_time & {*event_map.completes}, in_time & {*event_map.compensates}
+    completed, compensated = world.events & {*event_map.completes}, world.events & {*event_map.compensates}
     failed = world.events & event_map.failures
     pivots = any(event_map.by_path[path].pivot for path in world.done)
     if completed and (failed or compensated):
@@ -256,6 +301,10 @@ def _end_of(event_map: EventMap, world: World) -> str | None:
         return "never_compensates"
     ended = compensated or not world.events.isdisjoint(event_map.completes)
     return None if failed or ended or not event_map.completes else "never_completes"
+
+
+def _completing(event_map: EventMap, world: World) -> Handler | None:
+    return next((one.handler for one in world.ran if not {*event_map.completes}.isdisjoint(one.published)), None)
 
 
 _END_MESSAGES = {

@@ -157,14 +157,21 @@ def did_something(event_map: EventMap, published: Iterable[str]) -> bool:
 
 
 def expected(event_map: EventMap, participant: str, known: Known) -> tuple[Expected, ...]:
-    """Return the runs that still wait for an event; none once the saga has turned back or is over."""
+    """Return the runs that still wait for an event; none once the saga has turned back or is over.
+
+    What was heard before the run answers it too, unless the run can be one of several rounds: whoever has acted on an
+    event must not tell later that it did not come.
+    """
     if phase_of(event_map, known) is not Phase.FORWARD:
         return ()
     waiting: list[Expected] = []
     for ran in known.ran:
         handler = event_map.by_path.get(f"{participant}.{ran.reaction}")  # None: an older version's, gone since
         expects = handler.expects if handler is not None else None
-        if expects is None or not ran.did or ran.overdue or not _heard_since(known, ran).isdisjoint(expects.any_of):
+        if handler is None or expects is None or not ran.did or ran.overdue:
+            continue
+        answers = _heard_since(known, ran) if handler.path in event_map.looping else {name for _, name in known.heard}
+        if not answers.isdisjoint(expects.any_of):
             continue
         waiting.append(Expected(ran, expects.any_of, expects.otherwise, expects.seconds))
     return tuple(waiting)

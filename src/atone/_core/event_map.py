@@ -165,6 +165,11 @@ class EventMap:
             grown = bool(more)
         return frozenset(found)
 
+    @cached_property
+    def looping(self) -> frozenset[str]:
+        """The paths of handlers that can lead to themselves, with a bound or without."""
+        return cycles(self)
+
     def of(self, participant: str) -> tuple[Handler, ...]:
         """Return the handlers of one participant, in the order written."""
         return tuple(handler for handler in self.handlers if handler.participant == participant)
@@ -217,6 +222,24 @@ class EventMap:
             return EventMap(**known)
         except (KeyError, TypeError, AttributeError) as wrong:
             raise ValueError(f"The stored event map can't be read ({wrong}); it was not written by Atone.") from wrong
+
+
+def cycles(event_map: EventMap, *, bounded: bool = True) -> frozenset[str]:
+    """Return the paths of handlers that can lead to themselves; `bounded=False` leaves out those with a bound."""
+    among = [one for one in event_map.handlers if bounded or one.at_most is None]
+    follows = {one.path: {other.path for other in among if set(one.makes) & set(other.listens)} for one in among}
+    return frozenset(path for path in follows if path in _reach(follows, path))
+
+
+def _reach(follows: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = list(follows[start])
+    while waiting:
+        path = waiting.pop()
+        if path not in seen:
+            seen.add(path)
+            waiting += follows[path]
+    return seen
 
 
 def _known(cls: type, found: dict[str, Any]) -> dict[str, Any]:

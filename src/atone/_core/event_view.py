@@ -207,8 +207,15 @@ class _Story:
             return
         # Counted, not compared by time: the clocks of two services need not agree.
         followed = sum(one.name in (*expects.any_of, expects.otherwise) for one in self._seen)
-        for one in self._done(handler.path)[followed:]:
+        for one in self._begun(handler)[followed:]:
             yield Missing(expects.any_of, handler.path, (handler.path,), one.at, one.at + expects.seconds)
+
+    def _begun(self, handler: Handler) -> list[Seen]:
+        """The events that tell that a reaction ran; of one that only waits, what it runs on tells it."""
+        if handler.emits:
+            return self._done(handler.path)
+        ready = self._names.issuperset(handler.after)
+        return [one for one in self._seen if ready and one.name in handler.listens]
 
     def _needed_by(self, events: Iterable[str]) -> tuple[str, ...]:
         wanted = set(events)

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from atone._core.event_map import EventMap, Handler
+from atone._core.event_map import EventMap, Expectation, Handler
 
 WORLDS_MAX = 10_000
+# A walk of few ways may be long, as some turn out at their end to be none. This is a few seconds.
+STEPS_MAX = 200_000
 
 
 class Ran(NamedTuple):
@@ -31,20 +33,23 @@ class Ran(NamedTuple):
 class World:
     """One way that a saga can go.
 
-    `events` came; of these `late` lead nowhere, as their time was over. `absent` never come, as whoever would publish
-    them is away. `done` are the reactions that had an effect; `over` says what ran on what, by participant and name,
-    and `once` what runs no more. `timely` expect something that does come in time.
+    `events` came. `absent` never come, as whoever would publish them is away. `done` are the reactions that had an
+    effect; `over` says what ran on what, by participant and name, and `once` what runs no more. `timely` expect
+    something that does come in time; `overdue` told that it did not, and of these `crossed` told it although it may
+    have come: hearing is not publishing. `missed` says who acts on what no more, as it had told so before it heard.
     """
 
     start: str
     events: frozenset[str]
-    late: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
     ran: tuple[Ran, ...] = ()
     done: frozenset[str] = frozenset()
     over: frozenset[tuple[str, str, str]] = frozenset()
     once: frozenset[tuple[str, str]] = frozenset()
     timely: tuple[Handler, ...] = ()
+    overdue: tuple[Handler, ...] = ()
+    crossed: frozenset[str] = frozenset()
+    missed: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def told(self) -> str:
@@ -58,45 +63,27 @@ def _told(ran: Ran) -> str:
     return f"{ran.handler.path}: {' + '.join(ran.published) or 'nothing'}"
 
 
-def worlds(event_map: EventMap) -> Iterator[World]:
-    """Yield every way that a saga can go, at most `WORLDS_MAX` + 1 of them."""
-    looping = cycles(event_map)
-    found = 0
+def worlds(event_map: EventMap) -> tuple[World, ...] | None:
+    """Return every way that a saga can go; None if there are more than `WORLDS_MAX`, or too many to look for them."""
+    found: list[World] = []
     waiting = [World(start, frozenset([start])) for start in reversed(event_map.starts)]
-    while waiting and found <= WORLDS_MAX:
+    for _ in range(STEPS_MAX):
+        if not waiting or len(found) > WORLDS_MAX:
+            break
         world = waiting.pop()
         step = _next(event_map, world)
         if step is not None:
-            waiting += reversed(list(_branches(event_map, world, *step, looping)))
+            waiting += reversed(list(_branches(event_map, world, *step)))
         elif _is_real(event_map, world):
-            found += 1
-            yield world
-
-
-def cycles(event_map: EventMap, *, bounded: bool = True) -> frozenset[str]:
-    """Return the paths of handlers that can lead to themselves; `bounded=False` leaves out those with a bound."""
-    among = [one for one in event_map.handlers if bounded or one.at_most is None]
-    follows = {one.path: {other.path for other in among if set(one.makes) & set(other.listens)} for one in among}
-    return frozenset(path for path in follows if path in _reach(follows, path))
-
-
-def _reach(follows: dict[str, set[str]], start: str) -> set[str]:
-    seen: set[str] = set()
-    waiting = list(follows[start])
-    while waiting:
-        path = waiting.pop()
-        if path not in seen:
-            seen.add(path)
-            waiting += follows[path]
-    return seen
+            found.append(world)
+    return None if waiting or len(found) > WORLDS_MAX else tuple(found)
 
 
 def _next(event_map: EventMap, world: World) -> tuple[Handler, str] | None:
     """Find a handler that has yet to run, and the event it runs on."""
-    have = world.events - world.late
     for handler in event_map.handlers:
         for trigger in handler.listens:
-            if trigger in have and _is_due(event_map, world, handler, trigger):
+            if trigger in world.events and _is_due(event_map, world, handler, trigger):
                 return handler, trigger
     return None
 
@@ -107,22 +94,41 @@ def _is_due(event_map: EventMap, world: World, handler: Handler, trigger: str) -
         return False
     if not world.absent.isdisjoint(handler.emits):
         return False
+    if any((handler.participant, name) in world.missed for name in (trigger, *handler.after)):
+        return False
     if handler.undo_of is not None:
         return key not in world.once and f"{handler.participant}.{handler.undo_of}" in world.done
     return trigger not in event_map.failures or key not in world.once
 
 
-def _branches(
-    event_map: EventMap, world: World, handler: Handler, trigger: str, looping: frozenset[str]
-) -> Iterator[World]:
+def _branches(event_map: EventMap, world: World, handler: Handler, trigger: str) -> Iterator[World]:
     for outcome in handler.outcomes:
-        if handler.path in looping and outcome and world.events.issuperset(outcome):
+        if handler.path in event_map.looping and outcome and world.events.issuperset(outcome):
             continue  # round again; what comes of it is another branch, or the end of a bound
         yield from _after_run(event_map, world, handler, Ran(handler, trigger, outcome))
     if handler.at_most is not None:
         yield _published(event_map, world, Ran(handler, trigger, (handler.at_most.otherwise,)))
     if event_map.failures and handler.undo_of is None and trigger not in event_map.backward:
-        yield _published(event_map, world, Ran(handler, trigger, (), is_late=True))
+        late = _published(event_map, world, Ran(handler, trigger, (), is_late=True))
+        if _may_fail(event_map, late):
+            yield late
+
+
+def _may_fail(event_map: EventMap, world: World) -> bool:
+    """Whether a failure came or may still come; without one nothing is late, so such a world need not be walked."""
+    came = set(world.events)
+    grown = True
+    while grown and came.isdisjoint(event_map.failures):
+        more = {name for one in event_map.handlers if _may_run(world, one, came) for name in one.makes}
+        grown = not more <= came
+        came |= more
+    return not came.isdisjoint(event_map.failures)
+
+
+def _may_run(world: World, handler: Handler, came: set[str]) -> bool:
+    if not came.issuperset(handler.after) or not world.absent.isdisjoint(handler.emits):
+        return False
+    return any(one in came and (handler.participant, handler.name, one) not in world.over for one in handler.listens)
 
 
 def _after_run(event_map: EventMap, world: World, handler: Handler, ran: Ran) -> Iterator[World]:
@@ -136,10 +142,32 @@ def _after_run(event_map: EventMap, world: World, handler: Handler, ran: Ran) ->
         yield grown
         return
     yield replace(grown, timely=(*grown.timely, handler))
-    overdue = replace(grown, events=grown.events | {expects.otherwise})
+    yield from _overdue(event_map, grown, handler, expects)
+
+
+def _overdue(event_map: EventMap, world: World, handler: Handler, expects: Expectation) -> Iterator[World]:
+    """The time-out is told: as nothing of it was published, or though it was, and everybody else may act on it."""
     awaited = frozenset(expects.any_of)
-    yield replace(overdue, late=overdue.late | awaited)
-    yield replace(overdue, absent=overdue.absent | awaited)
+    told = replace(world, events=world.events | {expects.otherwise}, overdue=(*world.overdue, handler))
+    if awaited.isdisjoint(world.events):
+        yield replace(told, absent=told.absent | awaited)
+    crossed = replace(told, crossed=told.crossed | {handler.path})
+    if not _turns(event_map, handler) or handler.path in event_map.looping:
+        yield crossed  # it acts on what it awaited after all: in time for another round, or as nothing turned back
+    elif not _acted_on(world, handler.participant, forward := awaited - event_map.backward):
+        missed = {(handler.participant, name) for name in forward}
+        yield replace(crossed, missed=crossed.missed | missed)
+
+
+def _turns(event_map: EventMap, handler: Handler) -> bool:
+    """Whether its time-out turns the saga back for whoever tells it."""
+    return handler.expects is not None and handler.expects.otherwise in event_map.backward
+
+
+def _acted_on(world: World, participant: str, awaited: frozenset[str]) -> bool:
+    """Whether a participant has heard one of these in time; then it tells of no time-out."""
+    mine = [one for one in world.ran if one.handler.participant == participant and not one.is_late]
+    return any(not awaited.isdisjoint((one.trigger, *one.handler.after)) for one in mine)
 
 
 def _published(event_map: EventMap, world: World, ran: Ran) -> World:
@@ -155,7 +183,13 @@ def _published(event_map: EventMap, world: World, ran: Ran) -> World:
 
 
 def _is_real(event_map: EventMap, world: World) -> bool:
-    """Nothing is late without a failure, and what is expected in time comes, unless the saga turned or ended before."""
+    """Nothing is late without a failure, and what is expected in time comes, unless the saga turned or ended before.
+
+    And nobody who has completed a saga tells after that that something is overdue, nor the other way round.
+    """
+    completed = {one.handler.participant for one in world.ran if not {*event_map.completes}.isdisjoint(one.published)}
+    if any(one.participant in completed and _turns(event_map, one) for one in world.overdue):
+        return False
     if not world.events.isdisjoint(event_map.failures):
         return True
     if any(one.is_late for one in world.ran):
