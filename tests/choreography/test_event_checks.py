@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[EventMap, str, list[tuple[str, str]]]] = {
     ),
     "a time-out that meets the point of no return": (
         the_map(WAITS, UNDO_WAITING, PAY, REPAY, STOP, handler("s.ship", "paid", "z", pivot=True)),
-        "Take expects= from x.do and add it, for what ship runs on, to a reaction of s,",
+        "Move expects= from x.do to a reaction of s, for what ship runs on: its own row has",
         [("timeout_meets_pivot", "s.ship")],
     ),
     "a time-out that meets an end": (

@@ -78,6 +78,11 @@ class Booked:
 class Cancelled: ...
 
 
+@event("goods.handed-over")
+@dataclass(frozen=True)
+class Handed: ...
+
+
 class Inventory(Participant, name="inventory"):
     def __init__(self, shelf: str) -> None:
         self.shelf = shelf
@@ -92,6 +97,10 @@ class Inventory(Participant, name="inventory"):
     @reserve.undo(Failed, Overdue, emits=(Released,), retry=Retry(attempts=50), timeout=timedelta(seconds=3))
     async def release(self, ctx: Reaction[Failed | Overdue], done: Reserved) -> Released:
         return Released(done.reservation)
+
+    @reacts(Taken, emits=(Handed,), no_undo="a word")
+    def hand_over(self, ctx: Reaction[Taken]) -> Handed:
+        return Handed()
 
     @reserve.overdue
     def too_slow(self, done: Reserved) -> Overdue:
@@ -109,8 +118,8 @@ class Payments(Participant, name="payments"):
 
 
 class Loyalty(Participant, name="loyalty"):
-    @reacts(Taken, emits=(Booked,), after=(Reserved,), out_of_order="reject", pivot=True)
-    async def book(self, ctx: Reaction[Taken]) -> list[Booked]:
+    @reacts(Handed, emits=(Booked,), after=(Reserved,), out_of_order="reject", pivot=True)
+    async def book(self, ctx: Reaction[Handed]) -> list[Booked]:
         return [Booked(1), Booked(2)]
 
     @reacts(Placed, no_undo="only counts")

@@ -249,8 +249,8 @@ def _meets(event_map: EventMap, world: World, handler: Handler, what: str) -> Fi
         advice = f"Let {handler.name} come after it: after=({', '.join(awaited)},)"
     else:
         advice = (
-            f"Take expects= from {waiting.path} and add it, for what {handler.name} runs on, to a reaction of "
-            f"{handler.participant}, which then decides in its own row"
+            f"Move expects= from {waiting.path} to a reaction of {handler.participant}, for what {handler.name} runs "
+            f"on: its own row has either that or the time-out"
         )
     ends = not {*event_map.completes}.isdisjoint(handler.emits)
     instead = "" if ends else f", or remove pivot=True and add @{handler.name}.undo({otherwise})"
