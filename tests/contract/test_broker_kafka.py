@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import OutOfOrderSequenceNumber
 
+from atone.broker import Message, Published
 from atone.brokers.kafka import KafkaBroker
 from atone.testing.broker_contract import BROKER_CHECKS, BrokerCheck, BrokerSubject, NotOffered
 from atone.testing.kafka import KafkaServer, kafka_server
@@ -59,3 +61,24 @@ def test_kafka(check: BrokerCheck, results: Results) -> None:
         pytest.skip(str(result))
     if result is not None:
         raise result
+
+
+def test_a_producer_that_an_error_has_ended_is_replaced() -> None:
+    """The client's own sending task ends on some errors, such as a lost sequence, and is never begun again."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise OutOfOrderSequenceNumber
+
+    async def main(server: KafkaServer) -> None:
+        async with KafkaBroker(server.url()) as broker, asyncio.timeout(60):
+            assert [*await broker.publish([Message("1", "order.placed", "a", b"")])] == [Published.DURABLE]
+            producer = broker._connection.producer
+            producer._message_accumulator.drain_by_nodes = broken
+            # What is on its way then may fail or not; who publishes again is heard.
+            await asyncio.gather(broker.publish([Message("2", "order.placed", "a", b"")]), return_exceptions=True)
+            await asyncio.wait({producer._sender.sender_task})
+            assert [*await broker.publish([Message("2", "order.placed", "a", b"")])] == [Published.DURABLE]
+            assert broker._connection.producer is not producer
+
+    with kafka_server() as server:
+        asyncio.run(main(server))

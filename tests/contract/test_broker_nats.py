@@ -129,3 +129,23 @@ async def _publish(broker: NatsBroker, message_id: str) -> str:
             await asyncio.sleep(0.02)
         else:
             return message_id
+
+
+def test_a_message_whose_headers_are_too_large_is_refused_and_holds_up_nobody(server: NatsServer) -> None:
+    """The server would never answer, and it would be published again for ever."""
+
+    async def main() -> None:
+        async with NatsBroker(server.url()) as broker, asyncio.timeout(25):
+            await broker.declare("large-headers", ["large.headers"])
+            large = Message("1", "large.headers", "a", b"", {"x": "x" * 200_000})
+            small = Message("2", "large.headers", "a", b"", {"x": "x" * 50_000})
+            assert [*await broker.publish([large, small])] == [Published.REFUSED, Published.DURABLE]
+            async for delivery in broker.deliveries("large-headers"):
+                assert delivery.message == small
+                await delivery.park("why " * 30_000)
+                break
+            (parked,) = await broker.parked("large-headers")
+            assert parked.message == small
+            assert parked.reason.startswith("why why")
+
+    asyncio.run(main())

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atone.broker import Message
+from atone.broker import Message, Published
 from atone.brokers._rabbit_wire import delay_ms_of
 from atone.brokers.rabbitmq import RabbitBroker
 from atone.errors import BrokerUnavailable
@@ -179,3 +179,23 @@ def test_a_delay_is_never_less_than_asked_for_and_a_fifth_more_at_most(after_sec
 def test_there_are_few_delays() -> None:
     """Each has a queue of its own on the server."""
     assert len({delay_ms_of(tenth / 10) for tenth in range(36_000)}) < 70
+
+
+def test_a_message_whose_headers_are_too_large_is_refused_and_holds_up_nobody(server: RabbitServer) -> None:
+    """The server would cut the connection, and it would be published again for ever."""
+
+    async def main() -> None:
+        async with RabbitBroker(server.url()) as broker, asyncio.timeout(25):
+            await broker.declare("large-headers", ["large.headers"])
+            large = Message("1", "large.headers", "a", b"", {"x": "x" * 200_000})
+            small = Message("2", "large.headers", "a", b"", {"x": "x" * 50_000})
+            assert [*await broker.publish([large, small])] == [Published.REFUSED, Published.DURABLE]
+            async for delivery in broker.deliveries("large-headers"):
+                assert delivery.message == small
+                await delivery.park("why " * 30_000)
+                break
+            (parked,) = await broker.parked("large-headers")
+            assert parked.message == small
+            assert parked.reason.startswith("why why")
+
+    asyncio.run(main())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
@@ -39,6 +39,11 @@ async def to_its_end(call: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def _has_ended(producer: Any) -> bool:
+    task = getattr(getattr(producer, "_sender", None), "sender_task", None)
+    return task is not None and bool(task.done())
+
+
 class Connection:
     """What one broker object uses. `request_bytes`: the largest request."""
 
@@ -48,6 +53,7 @@ class Connection:
         self.request_bytes = hosts.number("message_bytes", 1_000_000, least=100_000)
         self._session_seconds = hosts.number("session_seconds", 10.0, least=1.0)
         self._producer: Any = None
+        self._mending = asyncio.Lock()
         self._made: set[str] = set()
 
     @property
@@ -68,6 +74,21 @@ class Connection:
 
     async def open(self) -> None:
         """Connect."""
+        self._producer = await self._started()
+
+    async def mend(self) -> None:
+        """Have another producer if some error has ended the sending of this one, which never sends again then."""
+        async with self._mending:
+            ended = self._producer
+            if ended is None or not _has_ended(ended):
+                return
+            producer = await self._started()
+            if self._producer is ended:
+                self._producer, producer = producer, ended
+            with suppress(KafkaError):  # what it had was said to be unavailable
+                await to_its_end(producer.stop())
+
+    async def _started(self) -> Any:
         idempotent = self._hosts.options.get("idempotence", "1") not in ("0", "false", "off")
         producer = AIOKafkaProducer(
             **self._client(), acks="all", enable_idempotence=idempotent, max_request_size=self.request_bytes,
@@ -79,7 +100,7 @@ class Connection:
         except BaseException:
             await to_its_end(producer.stop())
             raise
-        self._producer = producer
+        return producer
 
     def shut(self) -> Any:
         """Be wanted no more; return what is still to be stopped."""
@@ -108,6 +129,7 @@ class Connection:
             await consumer.stop()
 
     async def put(self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+        await self.mend()
         async with asyncio.timeout(ANSWER_SECONDS):
             await self.producer.send_and_wait(topic, value, key=key, headers=headers)
 

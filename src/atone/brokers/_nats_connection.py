@@ -232,7 +232,14 @@ async def uncancelled(call: Coroutine[Any, Any, T]) -> T:
 
     The client takes a cancellation badly: it swallows some, and others end the task that reads from the server.
     """
-    return await asyncio.shield(asyncio.ensure_future(call))
+    task = asyncio.ensure_future(call)
+    task.add_done_callback(_heard)  # nobody may be waiting for it any more
+    return await asyncio.shield(task)
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 async def _stream(context: JetStreamContext, wanted: api.StreamConfig) -> api.StreamInfo:

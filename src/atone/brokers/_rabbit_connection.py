@@ -121,4 +121,11 @@ async def _drop(connection: AbstractConnection) -> None:
 
 async def uncancelled(call: Coroutine[Any, Any, T]) -> T:
     """Run a call of the client's to its end, even if who waits for it is cancelled: it takes a cancel badly."""
-    return await asyncio.shield(asyncio.ensure_future(call))
+    task = asyncio.ensure_future(call)
+    task.add_done_callback(_heard)  # nobody may be waiting for it any more
+    return await asyncio.shield(task)
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

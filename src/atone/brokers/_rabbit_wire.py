@@ -25,6 +25,10 @@ _THE_SERVERS = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count"
 # A server that counts redeliveries would drop a message at its own limit (20 from 4.0 on); when to park is ours to say.
 _DELIVERIES_MAX = 1_000_000_000
 _DELAY_MS_LEAST = 20
+# All headers go in one frame. Who sends a larger one than 128 KiB, the server's default, is disconnected; a part of it
+# is kept free for what is written on a parked message.
+HEADER_BYTES_MAX = 100 * 1024
+_REASON_CHARACTERS_MAX = 2000
 _DELAY_MS_MAX = 40 * 24 * 3600 * 1000  # the server's bound is 49 days
 _UNUSED_MS = 24 * 3600 * 1000
 
@@ -80,9 +84,15 @@ def amqp_of(message: Message, *, attempts: int = 0, reason: str | None = None, a
     if attempts:
         headers[_OURS + _ATTEMPTS] = attempts
     if reason is not None:
-        headers[_OURS + _REASON] = reason
+        headers[_OURS + _REASON] = reason if len(reason) <= _REASON_CHARACTERS_MAX else f"{reason[:1999]}…"
         headers[_OURS + _AT] = repr(at)
     return AmqpMessage(message.body, headers=headers, message_id=message.id, delivery_mode=DeliveryMode.PERSISTENT)
+
+
+def header_bytes(message: Message) -> int:
+    """Return what a message takes beside its body, at most."""
+    texts = (message.id, message.topic, message.key, *message.headers, *message.headers.values())
+    return sum(len(text.encode("utf-8", "surrogatepass")) + 8 for text in texts)
 
 
 def message_of(amqp: AbstractIncomingMessage) -> Message:

@@ -90,6 +90,7 @@ class KafkaBroker:
         results = [Published.DURABLE] * len(messages)
         confirmations: dict[int, asyncio.Future[Any]] = {}
         with self._connection.asking():
+            await self._connection.mend()
             await self._connection.make(
                 dict.fromkeys((self._names.topic(one.topic) for one in messages), self._partitions)
             )

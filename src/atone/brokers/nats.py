@@ -30,6 +30,7 @@ from atone.errors import BrokerError
 _EXAMPLE = "nats://user:password@host:4222,other:4222?stream=ATONE"
 _OPTIONS = frozenset({"stream", "replicas", "patience_seconds", "tls"})
 _HEADERS_BYTES = 16 * 1024  # of a message's largest size, kept free for its headers
+_ALL_HEADERS_BYTES_MAX = 60 * 1024  # the server never answers to more than 64 KiB, and parking adds a few
 _TOGETHER = 500  # messages on their way to the server at once
 _PENDING_MAX = 20_000  # given and not settled, of a whole group; delayed ones are among them
 _TOO_LARGE = 10054
@@ -102,7 +103,8 @@ class NatsBroker:
         for place, message in enumerate(messages):
             headers = wire.headers_of(message)
             whole = len(message.body) + wire.header_bytes(headers)
-            if len(message.body) > self.message_bytes_max or whole > self._connection.client.max_payload:
+            is_too_large = len(message.body) > self.message_bytes_max or whole > self._connection.client.max_payload
+            if is_too_large or wire.header_bytes(headers) > _ALL_HEADERS_BYTES_MAX:
                 results[place] = Published.REFUSED
             elif self._connection.is_interest and message.topic not in self._heard:
                 results[place] = Published.NOBODY

@@ -95,7 +95,7 @@ class RabbitBroker:
             BrokerUnavailable: Any of them may have been published, or not; publish them all again.
         """
         self._connection.check()
-        places = [place for place, one in enumerate(messages) if len(one.body) <= self._message_bytes_max]
+        places = [place for place, one in enumerate(messages) if self._fits(one)]
         outcomes = [Published.REFUSED] * len(messages)
         arrived = await self._publishing.to_topics(
             [(messages[place].topic, wire.amqp_of(messages[place])) for place in places]
@@ -103,6 +103,9 @@ class RabbitBroker:
         for place, has_arrived in zip(places, arrived, strict=True):
             outcomes[place] = Published.DURABLE if has_arrived else Published.NOBODY
         return outcomes
+
+    def _fits(self, message: Message) -> bool:
+        return len(message.body) <= self._message_bytes_max and wire.header_bytes(message) <= wire.HEADER_BYTES_MAX
 
     async def declare(self, group: str, topics: Collection[str]) -> None:
         """Have a group hear these topics from now on."""
