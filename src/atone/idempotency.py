@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -157,10 +157,13 @@ class _Step(Generic[R]):
     def _ends(self, wanted: Wanted, state: str, result: bytes | None = None) -> Work[bool]:
         return lambda at: self._table.end(at, wanted, state, result)
 
+    def _uncalled(self, wanted: Wanted) -> Work[Any]:
+        return lambda at: self._table.forget(at, wanted)
+
     def _after(self, wanted: Wanted, error: BaseException) -> Work[Any]:
         """Return what becomes of a claim whose action raised: free only if it surely had no effect."""
         if isinstance(error, Reject):
-            return lambda at: self._table.forget(at, wanted)
+            return self._uncalled(wanted)
         return self._ends(wanted, "lost")
 
     def _known(self, claim: Claim, key: str) -> R:
@@ -238,7 +241,7 @@ class IdempotentStep(_Step[R]):
             PayloadError: Arguments or result can't be stored; after a call, its effect stands.
         """
         call, until = self._call_of(saga_id, arguments, named), monotonic() + self._lease_seconds
-        claim = await self._database.run(self._claims(call))
+        claim = await self._claimed(self._claims(call), self._uncalled(call.wanted))
         if claim.said is not Said.NEW:
             return self._known(claim, call.wanted.key)
         try:
@@ -246,9 +249,10 @@ class IdempotentStep(_Step[R]):
                 result: R = await awaited(do(*arguments, **named))
             stored = self._schema.encode(result)
         except BaseException as error:
-            await self._give_back(self._after(call.wanted, error), error)
+            await self._give_back(self._database.run(self._after(call.wanted, error)), error)
             raise
-        if await self._database.run(self._ends(call.wanted, "done", stored)):
+        # A task that is cancelled now was called all the same, and what it did has to be known.
+        if await asyncio.shield(asyncio.ensure_future(self._database.run(self._ends(call.wanted, "done", stored)))):
             return result
         raise self._overtaken(call.wanted.key)
 
@@ -265,16 +269,16 @@ class IdempotentStep(_Step[R]):
             OutcomeUnknown: It took longer than its lease, so somebody else may have undone it too.
         """
         wanted, until = self._wanted(saga_id), monotonic() + self._lease_seconds
-        claim = await self._database.run(self._claims_undo(saga_id, wanted))
+        claim = await self._claimed(self._claims_undo(saga_id, wanted), self._ends(wanted, "undoing"))
         if claim.said is not Said.NEW:
             return self._undone(claim)
         try:
             async with asyncio.timeout(until - monotonic()):
                 await awaited(undo(self._tried(wanted, claim), *arguments, **named))
         except BaseException as error:
-            await self._give_back(self._ends(wanted, "undoing"), error)
+            await self._give_back(self._database.run(self._ends(wanted, "undoing")), error)
             raise
-        if await self._database.run(self._ends(wanted, "undone")):
+        if await asyncio.shield(asyncio.ensure_future(self._database.run(self._ends(wanted, "undone")))):
             return Undo.UNDONE
         raise self._overtaken(wanted.key)
 
@@ -287,10 +291,23 @@ class IdempotentStep(_Step[R]):
         if not await self._database.run(self._settles(saga_id, found)):
             raise self._not_lost(saga_id)
 
-    async def _give_back(self, work: Work[Any], error: BaseException) -> None:
+    async def _claimed(self, claims: Work[Claim], frees: Work[Any]) -> Claim:
+        """Claim the key; a task that is cancelled meanwhile has called nothing, so it frees what it was given."""
+        claiming = asyncio.ensure_future(self._database.run(claims))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError as error:
+            await self._give_back(self._freed(claiming, frees), error)
+            raise
+
+    async def _freed(self, claiming: Awaitable[Claim], frees: Work[Any]) -> None:
+        if (await claiming).said is Said.NEW:
+            await self._database.run(frees)
+
+    async def _give_back(self, giving: Coroutine[Any, Any, Any], error: BaseException) -> None:
         # Also when this task was cancelled: else the key would be held until the lease is over.
         try:
-            await asyncio.shield(asyncio.ensure_future(self._database.run(work)))
+            await asyncio.shield(asyncio.ensure_future(giving))
         except Exception as failed:  # noqa: BLE001 - a driver's; the first error is the one to tell
             error.add_note(f"Its claim could not be given back ({type(failed).__qualname__}); its lease will end.")
 

@@ -471,6 +471,44 @@ def test_a_call_ends_with_its_lease_and_a_cancelled_one_gives_its_claim_back() -
     run(work)
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_task_that_is_cancelled_beside_the_call_neither_holds_the_key_nor_forgets_the_effect(
+    turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it claims, nothing was called, so the key is free; while it writes down the result, that is written."""
+
+    async def work(claims: Claims) -> None:
+        bank, turns, reached, goes_on, written = Bank(), 0, asyncio.Event(), asyncio.Event(), asyncio.Event()
+        runs = claims.database.run
+
+        async def run_slowly(asked: Any) -> Any:
+            nonlocal turns
+            turns += 1
+            found = await runs(asked) if turns == 1 else None
+            if turns == turn:
+                reached.set()
+                await goes_on.wait()
+            found = found or await runs(asked)
+            written.set()
+            return found
+
+        monkeypatch.setattr(claims.database, "run", run_slowly)
+        step = charging(claims, at_most_once=True)
+        cancelled = asyncio.ensure_future(step.execute("1", bank.charge, 100))
+        await reached.wait()
+        written.clear()
+        cancelled.cancel()
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await asyncio.wait_for(written.wait(), 20)
+        monkeypatch.undo()
+        assert (await step.execute("1", bank.charge, 100)).cents == 100
+        assert bank.charged == [100]
+
+    run(work)
+
+
 @pytest.mark.parametrize("compensates", [False, True])
 def test_a_call_that_outlived_its_lease_says_that_its_effect_may_stand_twice(compensates: bool) -> None:
     """A plain function can't be stopped. Its success is no success if somebody else was given the key meanwhile."""
