@@ -79,7 +79,7 @@ def test_a_checked_map_ends_and_balances_whatever_the_network_does(event_map: Ev
         balances(network)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(maps(waiting=True), st.integers(0, 2**32))
 def test_a_checked_map_holds_though_time_outs_are_told_of_what_was_done(event_map: EventMap, seed: int) -> None:
     """At any moment whoever has not heard tells so, whatever others have heard: nothing needs a person all the same."""
