@@ -149,3 +149,23 @@ def test_a_message_whose_headers_are_too_large_is_refused_and_holds_up_nobody(se
             assert parked.reason.startswith("why why")
 
     asyncio.run(main())
+
+
+def test_messages_with_one_id_on_two_topics_are_two(server: NatsServer) -> None:
+    """Services choose their ids by themselves; the server would drop the second one, and confirm it."""
+
+    async def main() -> None:
+        async with NatsBroker(server.url()) as broker, asyncio.timeout(25):
+            await broker.declare("one-id", ["one.id", "another.id"])
+            one, another = (Message("order-1", topic, "a", b"") for topic in ("one.id", "another.id"))
+            assert [*await broker.publish([one, another, one])] == [Published.DURABLE] * 3
+            heard: list[str] = []
+            async for delivery in broker.deliveries("one-id"):
+                assert delivery.message.id == "order-1"
+                heard.append(delivery.message.topic)
+                await delivery.ack()
+                if len(heard) == 2:
+                    break
+            assert sorted(heard) == ["another.id", "one.id"]
+
+    asyncio.run(main())

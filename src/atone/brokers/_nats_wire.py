@@ -16,7 +16,7 @@ from atone.broker import Message
 
 MESSAGE_ID = "Nats-Msg-Id"  # the server's own: it drops a second one within the stream's duplicate window
 KEY = "Atone-Key"
-ID = "Atone-Id"  # where Nats-Msg-Id is another one: of what is parked or given again
+ID = "Atone-Id"  # the message's, since Nats-Msg-Id is another one
 REASON, ATTEMPTS, TOPIC = "Atone-Reason", "Atone-Attempts", "Atone-Topic"
 _OWN = {MESSAGE_ID, KEY, ID, REASON, ATTEMPTS, TOPIC}
 
@@ -72,6 +72,11 @@ def _words(topic: str) -> str:
 def consumer_name(group: str) -> str:
     """Return a name that the server takes, another one for each group."""
     return _NAME.sub(lambda found: "".join(f"={byte:02X}" for byte in found[0].encode()), group)
+
+
+def known_as(message: Message) -> str:
+    """Return what the server shall know a message by: ids are the publishers' own, and may meet on two topics."""
+    return _quoted(f"{message.topic}/{message.id}")
 
 
 def headers_of(message: Message, message_id: str | None = None) -> dict[str, str]:

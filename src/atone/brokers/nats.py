@@ -101,7 +101,7 @@ class NatsBroker:
         results = [Published.DURABLE] * len(messages)
         confirmations: dict[asyncio.Future[api.PubAck], int] = {}
         for place, message in enumerate(messages):
-            headers = wire.headers_of(message)
+            headers = wire.headers_of(message, wire.known_as(message))
             whole = len(message.body) + wire.header_bytes(headers)
             is_too_large = len(message.body) > self.message_bytes_max or whole > self._connection.client.max_payload
             if is_too_large or wire.header_bytes(headers) > _ALL_HEADERS_BYTES_MAX:
