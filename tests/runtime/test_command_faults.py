@@ -136,6 +136,33 @@ def test_a_message_that_the_store_refuses_calls_a_person(tmp_path: Path) -> None
     run(main())
 
 
+class TwoAtOnce(Saga[Order]):
+    """Two commands that go out in one turn; one of them is large."""
+
+    @command(reply=str, to="hotel.book", no_compensation="a test")
+    def small(self, ctx: Context[Order]) -> BookRoom:
+        return BookRoom(ctx.input.id, 2)
+
+    @command(reply=str, to="hotel.book", no_compensation="a test", after=())
+    def large(self, ctx: Context[Order]) -> BookRoom:
+        return BookRoom("x" * 10_000, 2)
+
+
+def test_of_two_messages_that_the_store_refuses_together_the_large_one_is_named(tmp_path: Path) -> None:
+    """A person who was sent to the other would find nothing wrong with it."""
+
+    async def main() -> None:
+        store = FaultyStore(sqlite(tmp_path))
+        store.refuses = lambda turn: sum(len(one.body) for one in turn.messages) > 10_000
+        async with a_desk() as desk, travelling(store, desk, TwoAtOnce()) as orchestrator:
+            saga = await orchestrator.start(TwoAtOnce, Order(), saga_id="1")
+            stuck = await saga.outcome(timeout=20)
+            assert isinstance(stuck, NeedsAttention)
+            assert stuck.step == "large"
+
+    run(main())
+
+
 def test_a_cancel_waits_for_the_reply_and_then_undoes(tmp_path: Path) -> None:
     """What was sent may land, so its answer is awaited as a call's would be."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atone import Completed, Reject
+from atone import Completed, Context, Reject, Retry, Saga, step
 from atone.integrations.logs import EventLog, JsonFormatter
 from atone.orchestrator import Orchestrator
 from tests.runtime.world import Order, PlaceOrder, World, hangs, lands, limits, raises, run, sqlite
@@ -107,3 +108,29 @@ def test_nothing_is_logged_of_a_saga_that_goes_well(tmp_path: Path, caplog: pyte
 
     run(main())
     assert [record for record in caplog.records if record.name.startswith("atone")] == []
+
+
+class CallLater(Saga[Order]):
+    """A step that is tried again in an hour, and is to be told of when it has failed once."""
+
+    @step(no_compensation="a test", retry=Retry(attempts=5, initial=3600.0, maximum=3600.0, alert_after=1))
+    async def call(self, ctx: Context[Order]) -> None:
+        raise ConnectionError
+
+
+def test_a_step_that_keeps_failing_is_told_of_though_nobody_holds_its_saga_till_the_next_try(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wait that is long enough is handed back in the very turn that tells of it."""
+
+    async def main() -> None:
+        async with Orchestrator(sqlite(tmp_path), sagas=[CallLater()], limits=limits()) as orchestrator:
+            await orchestrator.start(CallLater, Order(), saga_id="1")
+            async with asyncio.timeout(20):
+                while not _lines(caplog, "atone.saga"):  # noqa: ASYNC110 - a log tells nobody
+                    await asyncio.sleep(0.01)
+
+    run(main())
+    assert [(line["step"], line["message"]) for line in _lines(caplog, "atone.saga")] == [
+        ("call", "saga 1: step call has failed 1 times")
+    ]

@@ -277,6 +277,9 @@ class Runner:
         if self._calls.heard is not None:
             self._calls.heard.turned(decision, hot.owned)
         if not hot.owned:
+            for command in decision.commands:
+                if type(command) is Alert:  # what keeps failing waits long, so it is mostly handed back at once
+                    _warn(self, self._host, command)
             self._alarm.stop()
             self._host.release(self)
             return
@@ -290,7 +293,8 @@ class Runner:
             self._facts.appendleft(facts.CameToNothing(fact.step, fact.operation, fact.attempt, why, repeatable=False))
             self._next()
         elif isinstance(fact, facts.MessagesBuilt):
-            self._facts.appendleft(facts.MessageFailed(fact.version, *fact.built[0][:2], why))
+            largest = max(fact.built, key=lambda one: len(one.body))
+            self._facts.appendleft(facts.MessageFailed(fact.version, largest.step, largest.operation, why))
             self._next()
         elif self.state is not None:
             self.park(str(why), self.state.version)
@@ -304,8 +308,7 @@ class Runner:
             elif type(command) is AskCondition:
                 self._calls.ask(command.step, decision.saga)
             elif type(command) is Alert:
-                known = _fields(self, self._host, step=command.step)
-                log.warning(_KEEPS_FAILING, decision.saga.saga_id, command.step, command.failures, extra=known)
+                _warn(self, self._host, command)
         if self.bound.plan.has_commands and (built := self._host.invoker.messages(self.bound, decision)) is not None:
             self._facts.appendleft(built)  # before any other fact, for it is of this very state
         self._alarm.stop()
@@ -323,6 +326,12 @@ class Runner:
     def _woke(self) -> None:
         if not self.gone:
             self.tell(facts.Woke())
+
+
+def _warn(runner: Runner, host: Host, alert: Alert) -> None:
+    assert runner.state is not None
+    known = _fields(runner, host, step=alert.step)
+    log.warning(_KEEPS_FAILING, runner.state.saga_id, alert.step, alert.failures, extra=known)
 
 
 def _parking(runner: Runner, host: Host, why: str, version: int) -> Turn:
