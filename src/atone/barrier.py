@@ -207,8 +207,9 @@ class Barrier:
         try:
             yield
         except Exception:
-            await face.run(_BACK)
-            await face.run(_FORGET)
+            if await face.is_inside():  # else the mark went with the transaction, and would hide this error
+                await face.run(_BACK)
+                await face.run(_FORGET)
             raise
         await face.run(_FORGET)
 

@@ -110,7 +110,7 @@ class SagaView:
     async def _seen(self, saga_id: str, tenant: str) -> View | None:
         found = await self._views.find(Query(tenant=tenant, name=self._map.name, saga_id=saga_id, limit=1))
         loaded = (await self._views.load([found[0].key]))[0] if found else None
-        return None if loaded is None else sight(loaded, self._clock()).view
+        return None if loaded is None else sight(loaded, self._clock(), self._grace_seconds).view
 
     async def ended(self, saga_id: str, *, timeout: float | None = None, tenant: str = "default") -> View:
         """Wait until a saga is over or needs a person, and return it; `timeout` in seconds.
@@ -176,11 +176,12 @@ class SagaView:
     def _marked(self, loaded: Loaded) -> Marked:
         """Return the hot row of a saga: folded by the map that is known here, which is the newest."""
         now = self._clock()
-        found = fold(self._map, sight(loaded, now).lines, now)
+        found = fold(self._map, sight(loaded, now).lines, now, self._grace_seconds)
         times = [one.due_at for one in found.missing if one.due_at is not None]
         if found.started_at is not None:
             times.append(found.started_at + self._map.deadline_seconds)
-        due = [at + self._grace_seconds for at in times if at + self._grace_seconds > now]
+        # The fold calls late what is before now - grace; the same sum here, so that no moment is between the two.
+        due = [at + self._grace_seconds for at in times if at >= now - self._grace_seconds]
         is_over = found.status.value in FINAL_STATUSES
         return Marked(
             loaded.summary.key, len(loaded.rows), found.status.value, None if is_over else min(due, default=None)

@@ -15,6 +15,9 @@ from atone.errors import DefinitionError
 
 REACTIONS_MAX = 100
 
+# Groups are called choreography.participant, choreography.view and participant.commands.
+_TAKEN = frozenset({"commands", "view"})
+
 
 def keywords(participant: str, given: Mapping[str, Any]) -> None:
     """Judge the names of a participant's class keywords; Python's own words would speak of `__init_subclass__`."""
@@ -35,6 +38,11 @@ def participant(cls: type, root: type, name: Any) -> dict[str, AnyReacting]:
         raise DefinitionError(
             f"{where}: {name!r:.120} is not a participant's name. Write lower-case words, such as "
             f'class {where}(Participant, name="inventory"), at most {NAME_CHARACTERS_MAX} characters.'
+        )
+    if "." in name or name in _TAKEN:
+        raise DefinitionError(
+            f"{where}: {name!r} would make a group that others have too, and each would hear half. Take a name "
+            f"without dots, and none of {', '.join(sorted(_TAKEN))}."
         )
     for base in cls.__mro__[1:]:
         if base is not root and (issubclass(base, root) or any(is_reacting(one) for one in vars(base).values())):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from atone._core.event_map import EventMap
-from atone._core.event_view import Parked, Seen, View, view
+from atone._core.event_view import GRACE_SECONDS, Parked, Seen, View, view
 from atone._messaging import headers
 from atone._messaging.events import Event
 from atone.errors import CorruptJournal
@@ -80,7 +80,7 @@ def kept_of(event: Event) -> bytes:
     return msgspec.json.encode(made)
 
 
-def sight(loaded: Loaded, now: float) -> Sight:
+def sight(loaded: Loaded, now: float, grace_seconds: float = GRACE_SECONDS) -> Sight:
     """Return what can be seen of a saga that a view keeps; what can't be read is told."""
     lines: list[Line] = []
     torn: list[str] = []
@@ -94,14 +94,14 @@ def sight(loaded: Loaded, now: float) -> Sight:
         event_map = EventMap.from_json(loaded.plan or "")
     except ValueError:
         torn.append("Its event map is missing from the store; start a saga view that has it.")
-    found = None if event_map is None else fold(event_map, lines, now)
+    found = None if event_map is None else fold(event_map, lines, now, grace_seconds)
     return Sight(loaded.summary, event_map, found, tuple(lines), " ".join(torn) or None)
 
 
-def fold(event_map: EventMap, lines: Sequence[Line], now: float) -> View:
+def fold(event_map: EventMap, lines: Sequence[Line], now: float, grace_seconds: float = GRACE_SECONDS) -> View:
     """Return the view of what was kept."""
     seen = [Seen(one.id, one.kept.name, one.at, one.kept.source, one.kept.cause) for one in lines if is_event(one)]
-    return view(event_map, seen, _parked(lines), now=now)
+    return view(event_map, seen, _parked(lines), now=now, grace_seconds=grace_seconds)
 
 
 def is_event(line: Line) -> bool:

@@ -41,6 +41,10 @@ class Face(Protocol):
         """Tell whether what runs next belongs to a transaction that the caller ends."""
         ...
 
+    async def is_inside(self) -> bool:
+        """Tell whether a transaction is open now, and begin none: False after it was ended, whoever did that."""
+        ...
+
 
 def face_of(connection: object, kinds: str = _KINDS) -> Face:
     """Return the face of a connection; `kinds` are those that a caller who gives another one is told of.
@@ -105,6 +109,9 @@ class _Asyncpg:
         return [tuple(row) for row in await self._connection.fetch(numbered, *(values[name] for name in names))]
 
     async def joins(self) -> bool:
+        return await self.is_inside()
+
+    async def is_inside(self) -> bool:
         inside: bool = self._connection.is_in_transaction()
         return inside
 
@@ -127,7 +134,10 @@ class _Psycopg:
 
     async def joins(self) -> bool:
         # Without autocommit the driver begins a transaction with the first statement; 0 is IDLE.
-        return not self._connection.autocommit or int(self._connection.info.transaction_status) != 0
+        return not self._connection.autocommit or await self.is_inside()
+
+    async def is_inside(self) -> bool:
+        return int(self._connection.info.transaction_status) != 0
 
 
 class _Sqlite:
@@ -156,6 +166,10 @@ class _Sqlite:
             return True
         return False
 
+    async def is_inside(self) -> bool:
+        inside: bool = self._connection.in_transaction
+        return inside
+
 
 class _SqlAlchemy:
     def __init__(self, connection: Any) -> None:
@@ -177,6 +191,9 @@ class _SqlAlchemy:
     async def joins(self) -> bool:
         await self.run("SELECT 1")  # whatever begins by itself has begun after this
         return await face_of(await self._drivers_own()).joins()
+
+    async def is_inside(self) -> bool:
+        return await face_of(await self._drivers_own()).is_inside()
 
     async def _drivers_own(self) -> object:
         """Return the driver's connection that SQLAlchemy holds for this one."""

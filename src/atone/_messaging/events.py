@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from atone._core.keys import part_of_saga
 from atone._messaging import headers as names
-from atone._runtime.arguments import is_name
+from atone._runtime.arguments import ID_LENGTH_MAX, is_name
 from atone._runtime.trace_context import TraceContext, read_headers
 from atone.broker import Message
 from atone.errors import MessageError
@@ -85,9 +85,13 @@ def from_message(message: Message, choreography: str) -> Event | None:
     saga_id = carried.get(names.SAGA_ID, "")
     if not is_name(saga_id):
         raise MessageError(f"The message names no saga. Whoever sends {message.topic} sets the header {names.SAGA_ID}.")
+    name, tenant = carried.get(names.NAME, message.topic), carried.get(names.TENANT, DEFAULT_TENANT)
+    for what, given in (("id", message.id), ("event's name", name), ("tenant", tenant)):
+        if not is_name(given):  # it could not even be written down that this failed
+            raise MessageError(f"The message's {what} is no text of 1 to {ID_LENGTH_MAX} characters without NUL.")
     return Event(
         id=message.id,
-        name=carried.get(names.NAME, message.topic),
+        name=name,
         version=_version(carried),
         choreography=choreography,
         saga_id=saga_id,
@@ -97,13 +101,13 @@ def from_message(message: Message, choreography: str) -> Event | None:
         at=_at(carried),
         trace=read_headers(carried),
         kind=carried.get(names.KIND, names.EVENT),
-        tenant=carried.get(names.TENANT, DEFAULT_TENANT),
+        tenant=tenant,
     )
 
 
 def _version(carried: Mapping[str, str]) -> int:
     text = carried.get(names.VERSION, "1")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:8]) <= _VERSION_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= 7 and 1 <= int(text) <= _VERSION_MAX):
         raise MessageError(f"The header {names.VERSION} is no version. It is a whole number from 1.")
     return int(text)
 

@@ -12,13 +12,18 @@ from typing import Any
 
 from atone._choreography.compiled import HandlerCode
 from atone._choreography.values import Reaction
-from atone._connections.face import awaited, changes, face_of
+from atone._connections.face import Face, awaited, changes, face_of
 from atone._participant.bound import Bound, Kept
 from atone.errors import BarrierMisplaced
 
 _NO_ROWS = (
     "{path} changed no row on the connection that it was given, so its rows are written elsewhere, or nowhere, and "
     "nothing ties them to the event. Write on ctx.connection; if it is to change no row, say writes=False."
+)
+_ENDED = (
+    "{path} ended the transaction that it was given, so its rows are there without what should go with them: nothing "
+    "was sent, and after a commit the message counts as taken in. Leave commit and rollback to Atone, and settle this "
+    "saga by hand."
 )
 
 
@@ -53,16 +58,23 @@ class Call:
         """Call the user's function and see that it has changed rows here, once for each function."""
         proven = self._bound.proven
         function = self._code.function
-        if function in proven or not self._code.writes:
-            return await self._run(*more)
         face = face_of(connection)
+        if function in proven or not self._code.writes:
+            return await self._run_inside(face, *more)
         before = await changes(face)
-        result = await self._run(*more)
+        result = await self._run_inside(face, *more)
         if await changes(face) == before:
             if not self._may_write_nothing(result):
                 raise BarrierMisplaced(_NO_ROWS.format(path=self._code.spec.path))
             return result
         proven.add(function)
+        return result
+
+    async def _run_inside(self, face: Face, *more: Any) -> Any:
+        """Call the user's function, and see that the transaction is open still: half of a delivery must not pass."""
+        result = await self._run(*more)
+        if not await face.is_inside():
+            raise BarrierMisplaced(_ENDED.format(path=self._code.spec.path))
         return result
 
     async def _run(self, *more: Any) -> Any:

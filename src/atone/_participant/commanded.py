@@ -26,6 +26,7 @@ from atone._participant.database import Database
 from atone._participant.sql import joined
 from atone._participant.tables import ServiceTables
 from atone._participant.taking import TROUBLE
+from atone._runtime.arguments import ID_LENGTH_MAX, is_name
 from atone._runtime.trace_context import read_headers
 from atone.broker import Delivery, Message
 from atone.errors import (
@@ -69,6 +70,8 @@ class Commanded:
 
     async def _within(self, message: Message, attempt: int, connection: Any) -> None:
         await joined(connection)
+        if not is_name(message.id):  # nor could its failures be counted
+            raise MessageError(f"The command's id is no text of 1 to {ID_LENGTH_MAX} characters without NUL.")
         if not await self._tables.inbox.take(connection, self.group, message.id):
             return
         carried = message.headers

@@ -82,6 +82,9 @@ _CAME = "DELETE FROM {expected} WHERE {of_saga} AND reaction = :reaction AND cau
 _OVERDUE = """
 DELETE FROM {expected} WHERE {of_saga} AND reaction = :reaction AND cause = :cause AND due_at <= {now}
 RETURNING trace, result"""
+_PUT_OFF = """
+UPDATE {expected} SET due_at = {now} + CAST(:seconds AS float8)
+ WHERE {of_saga} AND reaction = :reaction AND cause = :cause"""
 _DUE = """
 SELECT tenant, saga, reaction, cause FROM {expected}
  WHERE choreography = :choreography AND participant = :participant AND due_at <= {now}
@@ -160,6 +163,11 @@ class Ledger:
         values = {**whose._asdict(), "reaction": reaction, "cause": cause}
         rows = await face.run(self._sql(_OVERDUE, face), values)
         return Overdue(*rows[0]) if rows else None
+
+    async def put_off(self, face: Face, whose: Whose, reaction: str, cause: str, *, seconds: float) -> None:
+        """Let an expectation be due only in so many seconds."""
+        values = {"reaction": reaction, "cause": cause, "seconds": float(seconds)}
+        await face.run(self._sql(_PUT_OFF, face), {**whose._asdict(), **values})
 
     async def due(self, face: Face, choreography: str, participant: str, most: int) -> list[Due]:
         """Return what may be overdue, the longest first; nothing is locked."""

@@ -69,6 +69,7 @@ class Taking:
         except _PutOff as early:
             return await self._put_off(event, str(early))
         except _Refused as wrong:
+            await self._count(event)  # so that it is told if it is taken in later after all
             return await self._aside(event, "", str(wrong))
         except Exception as error:  # noqa: BLE001 - whatever it is: it counts if the database can still be written
             return await self._failed(event, error)

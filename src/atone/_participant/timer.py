@@ -29,6 +29,7 @@ log = logging.getLogger("atone.participant")
 
 _AT_ONCE = 100
 _PAUSE_AFTER_TROUBLE_SECONDS = 2.0
+_PUT_OFF_SECONDS = 5.0
 
 
 class Timer:
@@ -64,10 +65,24 @@ class Timer:
         due = await self._database.run(self._due)
         answered = 0
         for one in due:
-            answered += await self._database.run(partial(self._answer, one))
+            try:
+                answered += await self._database.run(partial(self._answer, one))
+            except Exception as error:  # noqa: BLE001 - a saga that can't be answered must not hold up the others
+                await self._put_off(one, error)
         if answered:
             self._on_commit()
         return answered
+
+    async def _put_off(self, due: Due, error: Exception) -> None:
+        """Look at it again later; raises if the database is away."""
+        log.warning("%s can't say that %s is overdue now: %s", self._bound.group, due.reaction, type(error).__name__)
+        whose = Whose(due.tenant, self._bound.map.name, self._bound.name, due.saga)
+        put_off = self._tables.ledger.put_off
+
+        async def work(connection: Any) -> None:
+            await put_off(await joined(connection), whose, due.reaction, due.cause, seconds=_PUT_OFF_SECONDS)
+
+        await self._database.run(work)
 
     async def _run(self) -> None:
         while True:
