@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import nats
+import nats.js.errors
 import pytest
 
 from atone.broker import Message, Published
@@ -169,3 +171,25 @@ def test_messages_with_one_id_on_two_topics_are_two(server: NatsServer) -> None:
             assert sorted(heard) == ["another.id", "one.id"]
 
     asyncio.run(main())
+
+
+def test_a_cluster_without_a_leader_is_unavailable_and_one_without_jetstream_is_of_no_use(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is tried again, as the worker does; the second would be the same each time."""
+    said: dict[str, Any] = {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}
+
+    async def refused(*_: object, **__: object) -> None:
+        raise nats.js.errors.ServiceUnavailableError(**said)
+
+    async def enter() -> None:
+        async with NatsBroker(server.url()):
+            raise AssertionError("it was opened")
+
+    monkeypatch.setattr("nats.js.JetStreamContext.stream_info", refused)
+    with pytest.raises(BrokerUnavailable, match="temporarily"):
+        asyncio.run(enter())
+    said["err_code"] = 10039
+    with pytest.raises(BrokerError, match="no JetStream") as caught:
+        asyncio.run(enter())
+    assert not isinstance(caught.value, BrokerUnavailable)

@@ -33,6 +33,7 @@ ASK_SECONDS = 10.0
 _RETRY_SECONDS = 0.25
 _BACK_SECONDS = 2.0
 _DUPLICATE_SECONDS = 120.0
+_NOT_YET = 10008  # a cluster that has no leader for the moment, and soon has one
 
 
 class Connection:
@@ -211,7 +212,9 @@ class Connection:
         try:
             found = await _stream(context, topics)
             await _stream(context, kept)
-        except nats.js.errors.ServiceUnavailableError:
+        except nats.js.errors.ServiceUnavailableError as error:
+            if error.err_code == _NOT_YET:
+                raise self.unavailable(error.description) from None
             raise BrokerError(
                 f"NATS at {self.hosts.shown} has no JetStream. Start it with -js and a store directory."
             ) from None
