@@ -61,6 +61,12 @@ class Undone:
     pass
 
 
+@event("thing.finished")
+@dataclass(frozen=True)
+class Finished:
+    pass
+
+
 class Waiter(Participant, name="waiter"):
     """Begins, and waits in vain; whether it can say so depends on the saga."""
 
@@ -80,6 +86,10 @@ class Waiter(Participant, name="waiter"):
         await ctx.connection.execute(text("INSERT INTO effects (saga, what) VALUES (:saga, 'undone')"), _of(ctx))
         return Undone()
 
+    @reacts(Confirmed, emits=(Finished,), no_undo="the last word", writes=False)
+    async def finish(self, ctx: Reaction[Confirmed]) -> Finished:
+        return Finished()
+
 
 class Confirmer(Participant, name="confirmer"):
     """Would confirm, if it were open."""
@@ -89,7 +99,7 @@ class Confirmer(Participant, name="confirmer"):
         return Confirmed()
 
 
-THINGS = Choreography("things", Waiter, Confirmer, starts=(Asked,), completes=(Confirmed,), compensates=(Undone,))
+THINGS = Choreography("things", Waiter, Confirmer, starts=(Asked,), completes=(Finished,), compensates=(Undone,))
 
 
 @event("row.asked")
@@ -229,6 +239,53 @@ def test_a_view_with_a_grace_of_its_own_lists_what_is_overdue_by_it(tmp_path: Pa
                 assert await view.look() == 1
                 (listed,) = await store.views.find(Query(name="things"))
                 assert listed.status == SagaStatus.NEEDS_ATTENTION.value
+
+    asyncio.run(main())
+
+
+class Strict(Participant, name="strict"):
+    """Takes the second only after the first, and asks a person otherwise."""
+
+    @reacts(Asked, emits=(Begun,), no_undo="a test", writes=False)
+    async def hear(self, ctx: Reaction[Asked]) -> Begun:
+        return Begun()
+
+    @reacts(Begun, emits=(Confirmed,), after=(Asked,), out_of_order="reject", no_undo="a test", writes=False)
+    async def confirm(self, ctx: Reaction[Begun]) -> Confirmed:
+        return Confirmed()
+
+
+STRICT = Choreography("strict", Strict, starts=(Asked,), completes=(Confirmed,))
+
+
+def test_what_was_refused_and_is_taken_in_later_needs_nobody_s_attention_any_more(tmp_path: Path) -> None:
+    """The view is told of both, so a saga that is over does not stay on the list of those to be looked at."""
+
+    async def main() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/strict.db", poolclass=NullPool)
+        async with (
+            MemoryBroker(f"memory://{tmp_path}") as broker,
+            SqliteStore(tmp_path / "view.db") as store,
+            SagaView(STRICT, store=store, broker=broker) as view,
+            serve(STRICT, Strict(), database=engine, broker=broker),
+        ):
+
+            def is_now(status: SagaStatus) -> Callable[[], Awaitable[bool]]:
+                async def look() -> bool:
+                    try:
+                        return (await view.of("o-1")).status is status
+                    except UnknownSaga:
+                        return False
+
+                return look
+
+            await broker.publish([message_of(Begun(), "o-1", "m-2", saga="strict")])
+            await eventually(is_now(SagaStatus.NEEDS_ATTENTION), lambda: view.of("o-1"))
+            await broker.publish([message_of(Asked(), "o-1", "m-1", saga="strict")])
+            (parked,) = await broker.parked("strict.strict")
+            assert await broker.unpark("strict.strict", parked.message.id)
+            await eventually(is_now(SagaStatus.COMPLETED), lambda: view.of("o-1"))
+        await engine.dispose()
 
     asyncio.run(main())
 
