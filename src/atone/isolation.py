@@ -87,11 +87,11 @@ class _Locks:
         _check(saga)
         return await self._table.release(await joined(connection), saga)
 
-    async def _hear(self, connection: object, message: Message) -> list[str]:
+    async def _hear(self, connection: object, message: Message, saga: str | None) -> list[str]:
         said = message.headers
         if said.get(headers.KIND) != headers.LIFECYCLE or said.get(headers.NAME) not in _ENDS:
             return []
-        return await self._release(connection, said.get(headers.SAGA_ID, ""))
+        return await self._release(connection, said.get(headers.SAGA_ID, "") if saga is None else saga)
 
 
 class SemanticLocks(_Locks):
@@ -100,7 +100,7 @@ class SemanticLocks(_Locks):
     `database` is an engine or a pool (SQLAlchemy, asyncpg, psycopg), or a function that returns a context manager which
     yields a connection in a transaction and commits when it is left. The tables are made by `create_table`, or by your
     migrations from `table_sql`. A saga is named by its id; if two definitions may have sagas with one id, put the
-    definition's name before it. For synchronous code there is `BlockingSemanticLocks`.
+    definition's name before it, here and for `hear`. For synchronous code there is `BlockingSemanticLocks`.
     """
 
     async def create_table(self, connection: object) -> None:
@@ -149,12 +149,13 @@ class SemanticLocks(_Locks):
         """
         return await self._release(connection, saga)
 
-    async def hear(self, connection: object, message: Message) -> list[str]:
+    async def hear(self, connection: object, message: Message, *, saga: str | None = None) -> list[str]:
         """Give back what a saga holds if the message says that it has ended; within the transaction of your inbox.
 
-        That is an orchestrator's lifecycle event: `saga.completed`, `saga.compensated` or `saga.failed`.
+        That is an orchestrator's lifecycle event: `saga.completed`, `saga.compensated` or `saga.failed`. `saga` is what
+        it took its locks as, if that was not its id alone; the definition's name is in the header `atone-saga`.
         """
-        return await self._hear(connection, message)
+        return await self._hear(connection, message, saga)
 
     async def held(self, connection: object, *, limit: int = 100) -> list[Held]:
         """Return the locks that are held, the oldest first: what to look at when something waits for long."""
@@ -190,9 +191,9 @@ class BlockingSemanticLocks(_Locks):
         """Give back all that a saga holds; see `SemanticLocks.release_all`."""
         return finish(self._release(connection, saga))
 
-    def hear(self, connection: object, message: Message) -> list[str]:
+    def hear(self, connection: object, message: Message, *, saga: str | None = None) -> list[str]:
         """Give back what a saga holds if the message says that it has ended; see `SemanticLocks.hear`."""
-        return finish(self._hear(connection, message))
+        return finish(self._hear(connection, message, saga))
 
     def held(self, connection: object, *, limit: int = 100) -> list[Held]:
         """Return the locks that are held, the oldest first."""

@@ -165,12 +165,14 @@ class Service:
             await self._database.run(self._tables.create)
             await self._declare_all(broker)
             relay = Relay(Relaying(self._tables.outbox, self._database), broker)
-            consumers = [one for bound in self._bound for one in await self._consumers(bound, broker, relay)]
+            # Given to the stack before it begins: if the next one can't, nothing goes on behind the caller's back.
+            stack.push_async_callback(relay.close, grace_seconds=self._grace_seconds)
+            for bound in self._bound:
+                for consumer in self._consumers(bound, broker, relay):
+                    stack.push_async_callback(consumer.close, grace_seconds=self._grace_seconds)
+                    await consumer.start()
             relay.start()
             self._relay = relay
-            stack.push_async_callback(relay.close, grace_seconds=self._grace_seconds)
-            for consumer in consumers:
-                stack.push_async_callback(consumer.close, grace_seconds=self._grace_seconds)
             for bound in self._bound:
                 timer = Timer(
                     bound, self._tables, self._database, poll_seconds=self._poll_seconds, on_commit=relay.nudge
@@ -207,17 +209,14 @@ class Service:
         for name in events.participants:
             await broker.declare(group_of(events, name), events.hears(name))
 
-    async def _consumers(self, bound: Bound, broker: Broker, relay: Relay) -> list[Consumer]:
+    def _consumers(self, bound: Bound, broker: Broker, relay: Relay) -> list[Consumer]:
         """Hear the choreography's events, and the commands of orchestrators."""
         taking = Taking(bound, self._tables, self._database, relay.nudge)
         commanded = Commanded(bound, self._tables, self._database, relay.nudge)
-        consumers = [
+        return [
             Consumer(broker, bound.group, bound.map.hears(bound.name), taking.take, in_flight=self._in_flight),
             Consumer(broker, commanded.group, commanded.topics, commanded.take, in_flight=self._in_flight),
         ]
-        for consumer in consumers:
-            await consumer.start()
-        return consumers
 
 
 def _bound(choreography: Choreography, participant: Participant, tables: ServiceTables) -> Bound:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from atone._core.state import SagaStatus
 from atone.brokers.memory import MemoryBroker
 from atone.choreography import Choreography, Participant, Reaction, event, reacts, within
 from atone.codec import Codec
-from atone.errors import ConflictingStart, DefinitionError, UnknownSaga
+from atone.errors import BrokerUnavailable, ConflictingStart, DefinitionError, UnknownSaga
 from atone.saga_view import SagaView
 from atone.serving import ServiceTables, serve, start_blocking
 from atone.store import Query
@@ -239,6 +239,26 @@ def test_a_view_with_a_grace_of_its_own_lists_what_is_overdue_by_it(tmp_path: Pa
                 assert await view.look() == 1
                 (listed,) = await store.views.find(Query(name="things"))
                 assert listed.status == SagaStatus.NEEDS_ATTENTION.value
+
+    asyncio.run(main())
+
+
+def test_a_service_that_can_t_come_up_whole_takes_nothing_in(tmp_path: Path) -> None:
+    """The broker goes away between two of its groups: what had begun by then is ended, not left running."""
+
+    class Failing(MemoryBroker):
+        async def declare(self, group: str, topics: Collection[str]) -> None:
+            if group.endswith(".commands"):
+                raise BrokerUnavailable("gone meanwhile; try again")
+            await super().declare(group, topics)
+
+    async def main() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/waiter.db", poolclass=NullPool)
+        async with Failing(f"memory://{tmp_path}") as broker:
+            with pytest.raises(BrokerUnavailable):
+                await serve(THINGS, Waiter(), database=engine, broker=broker).__aenter__()
+            assert not [one for one in asyncio.all_tasks() if one.get_name().startswith("atone-consume")]
+        await engine.dispose()
 
     asyncio.run(main())
 

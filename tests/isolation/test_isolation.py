@@ -320,6 +320,19 @@ def test_a_saga_that_ended_gives_back_what_it_holds_when_its_end_is_heard(databa
     run(main)
 
 
+def test_a_saga_that_locked_under_a_longer_name_is_heard_under_it(tmp_path: Path) -> None:
+    """Two definitions have a saga with one id: the end of one gives back its own locks, and not the other's."""
+    with closing(sqlite3.connect(tmp_path / "service.db")) as connection:
+        locks = BlockingSemanticLocks(lambda: connection)
+        locks.create_table(connection)
+        locks.acquire(connection, "orders/7", "a")
+        locks.acquire(connection, "returns/7", "b")
+        said = {headers.KIND: headers.LIFECYCLE, headers.NAME: "saga.completed", headers.SAGA_ID: "7"}
+        message = Message("m", "t", "", b"", {**said, headers.SAGA: "orders"})
+        assert locks.hear(connection, message, saga=f"{message.headers['atone-saga']}/7") == ["a"]
+        assert [one.saga for one in locks.held(connection)] == ["returns/7"]
+
+
 def test_what_can_not_be_locked_is_refused(tmp_path: Path) -> None:
     """Names are bounded, and so is how many a saga takes at once; without a transaction nothing would be held."""
     path = tmp_path / "service.db"
