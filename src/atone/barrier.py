@@ -27,7 +27,8 @@ __all__ = ["AlreadyCompensated", "ArgumentsDiffer", "Barrier", "BarrierMisplaced
 
 R = TypeVar("R")
 
-KEY_LENGTH_MAX = 1500  # below what PostgreSQL's index takes, in any alphabet's longest letters
+KEY_LENGTH_MAX = 1500
+KEY_BYTES_MAX = 2500  # below what PostgreSQL's index takes of one row; letters of most alphabets have one to three
 
 _TABLE_NAME = re.compile(r"[a-z_][a-z0-9_]{0,50}(\.[a-z_][a-z0-9_]{0,50})?")
 
@@ -313,6 +314,8 @@ class BlockingBarrier:
 def _check_key(key: object) -> None:
     if type(key) is not str or not 1 <= len(key) <= KEY_LENGTH_MAX or "\0" in key:
         raise PayloadError(f"A key is a text of 1 to {KEY_LENGTH_MAX} characters without NUL; give the call's own.")
+    if len(key.encode(errors="surrogatepass")) > KEY_BYTES_MAX:
+        raise PayloadError(f"A key has at most {KEY_BYTES_MAX} bytes in UTF-8; take a shorter saga id.")
 
 
 def _canonical(codec: Codec, arguments: tuple[Any, ...]) -> bytes:

@@ -44,6 +44,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _PART_LENGTH_MAX = 300
+_PART_BYTES_MAX = 500  # of all parts together no more than PostgreSQL's index takes of one row
 _BUSY_SECONDS = 10.0
 
 
@@ -361,6 +362,8 @@ class BlockingIdempotentStep(_Step[R]):
 def _part(what: str, text: object, length_min: int) -> str:
     if type(text) is not str or not length_min <= len(text) <= _PART_LENGTH_MAX or "\0" in text:
         raise PayloadError(f"{what} is a text of {length_min} to {_PART_LENGTH_MAX} characters without NUL; give one.")
+    if len(text.encode(errors="surrogatepass")) > _PART_BYTES_MAX:
+        raise PayloadError(f"{what} has at most {_PART_BYTES_MAX} bytes in UTF-8; give a shorter one.")
     return text
 
 

@@ -168,7 +168,8 @@ def test_other_arguments_under_one_key_are_an_error(service: Service) -> None:
 
 def test_keys_that_look_alike_are_different_keys(service: Service) -> None:
     """No key is taken apart, joined or shortened."""
-    keys = ["a:b", "a", "a:b:", "A", "ä", "x" * 1500, "x" * 1499 + "y"]
+    wide = "".join(chr(0x4E00 + at * 7919 % 20_000) for at in range(830))  # hardly compressible, three bytes each
+    keys = ["a:b", "a", "a:b:", "A", "ä", "x" * 1500, "x" * 1499 + "y", wide]
     for key in keys:
         service.charge(key)
     assert len(service.effects()) == len(keys)
@@ -246,6 +247,8 @@ def test_a_key_that_can_not_be_one_is_refused(tmp_path: Path, key: Any) -> None:
         barrier.create_table(connection)
         with pytest.raises(PayloadError, match="key is a text"):
             barrier.action(connection, key, lambda connection: 1, writes=False)
+        with pytest.raises(PayloadError, match="bytes in UTF-8"):
+            barrier.action(connection, chr(0x20000) * 700, lambda connection: 1, writes=False)
 
 
 def test_old_rows_can_be_purged_and_not_by_mistake(service: Service) -> None:
