@@ -11,12 +11,10 @@ import apsw
 import pytest
 
 from atone.broker import Delivery, Message, Published
-from atone.brokers import _embedded_member, _embedded_postgres, embedded, open_broker
+from atone.brokers import _embedded_member, embedded, open_broker
 from atone.brokers.embedded import EmbeddedBroker
 from atone.errors import BrokerError
 from atone.stores import open_store
-from atone.stores._postgres_dial import dial
-from atone.stores._postgres_place import Place
 
 
 def message(number: int, key: str = "") -> Message:
@@ -145,22 +143,3 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(BrokerError) as caught:
         open_broker(url)
     assert "s3cret" not in str(caught.value)
-
-
-def test_a_claim_that_was_planned_on_empty_tables_stays_cheap(postgres_bench: Any) -> None:
-    """What is found is found once, and its rows are looked up by their key: no plan goes through all that is ready."""
-    place = postgres_bench.place()
-
-    async def plan() -> str:
-        connection = await dial(postgres_bench.worker_url, 5.0, 2.0, 100)
-        try:
-            claim = Place(place.schema).sql(_embedded_postgres._TAKE)
-            await connection.execute(f"PREPARE claim (text, text, bigint, float8) AS {claim}")
-            return "\n".join(row[0] for row in await connection.fetch("EXPLAIN EXECUTE claim ('g', 'h', 1, 30)"))
-        finally:
-            connection.terminate()
-
-    found = asyncio.run(plan())
-    assert "Nested Loop" not in found
-    assert "broker_messages_pkey" in found
-    assert "Index Scan using broker_messages_ready" in found

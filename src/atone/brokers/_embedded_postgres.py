@@ -22,11 +22,12 @@ from atone.brokers._embedded_backend import (
     reason_out,
     taken_of,
 )
+from atone.brokers._embedded_walk import WOKEN_MAX, Walk, looked_at_for
 from atone.brokers._embedded_watch import Watch
 from atone.stores import _postgres_schema
 from atone.stores._address import place_of
 from atone.stores._postgres_dial import Visit, connect, dial
-from atone.stores._postgres_line import Line, Lines, Session, Work
+from atone.stores._postgres_line import Connection, Line, Lines, Session, Work
 from atone.stores._postgres_place import Place
 
 T = TypeVar("T")
@@ -35,6 +36,10 @@ _STATEMENT_SECONDS = 5.0
 _QUEUE_STATEMENTS = 10
 _LINES = 2
 
+# What is ordered comes from an index, in its order and no more of it than is asked for, even if the plan was made when
+# the statistics said that there is next to nothing to be sorted.
+_IN_ORDER = "SELECT set_config('enable_bitmapscan', 'off', false), set_config('enable_sort', 'off', false)"
+
 _PUBLISH = """
 WITH given AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::text[])
@@ -42,7 +47,8 @@ WITH given AS (
 ), put AS (
     INSERT INTO atone.broker_messages (group_name, id, topic, key, body, headers)
     SELECT t.group_name, g.id, g.topic, g.key, g.body, g.headers
-      FROM given AS g JOIN atone.broker_topics AS t ON t.topic = g.topic
+      FROM given AS g CROSS JOIN LATERAL (
+           SELECT h.group_name FROM atone.broker_topics AS h WHERE h.topic = g.topic OFFSET 0) AS t
      ORDER BY g.number
     RETURNING topic
 )
@@ -54,31 +60,71 @@ INSERT INTO atone.broker_topics (group_name, topic) SELECT $1, t FROM unnest($2:
 """
 _KNOWS = "SELECT EXISTS (SELECT FROM atone.broker_topics WHERE group_name = $1)"
 _LOOK = """
-SELECT EXISTS (SELECT FROM atone.broker_messages WHERE group_name = $1 AND due_at = 0) AS is_ready,
-       (SELECT min(due_at) FROM atone.broker_messages WHERE group_name = $1 AND due_at > 0) - clock() AS wait_seconds
+SELECT (SELECT r.seq FROM atone.broker_messages AS r
+         WHERE r.group_name = $1 AND r.due_at = 0 ORDER BY r.seq LIMIT 1) IS NOT NULL AS is_ready,
+       (SELECT w.due_at FROM atone.broker_messages AS w
+         WHERE w.group_name = $1 AND w.due_at > 0 ORDER BY w.due_at LIMIT 1) - clock() AS wait_seconds
 """
-_MY_TURN = "SELECT name FROM atone.broker_groups WHERE name = $1 FOR UPDATE"
+# A claim waits for no disk: if a crash takes it back, its messages are given again, as they are to be.
+_MY_TURN = """
+SELECT set_config('synchronous_commit', 'off', true) FROM atone.broker_groups WHERE name = $1 FOR UPDATE
+"""
 _WAKE = """
-UPDATE atone.broker_messages SET due_at = 0, holder = NULL WHERE group_name = $1 AND due_at > 0 AND due_at <= clock()
+UPDATE atone.broker_messages SET due_at = 0, holder = NULL
+ WHERE seq = ANY(ARRAY(
+       SELECT w.seq FROM atone.broker_messages AS w
+        WHERE w.group_name = $1 AND w.due_at > 0 AND w.due_at <= (SELECT clock())
+        ORDER BY w.due_at LIMIT $2))
 """
-# An array is found once and its rows by their key. A join with what was found, or another condition on the rows, would
-# let a plan that is made while the table is empty go through all messages that are ready, and find them for each again.
-_TAKE = """
-UPDATE atone.broker_messages AS m SET due_at = clock() + $4, holder = $2, attempts = m.attempts + 1
- WHERE m.seq = ANY(ARRAY(
+# Looked at are the oldest only, and of their keys each is looked for once among those in others' hands. In place of a
+# join a value of a subquery: a plan that is made while the table is empty could go through all of them for each key.
+_THEIRS = """(
+           SELECT true FROM atone.broker_messages AS h
+            WHERE h.group_name = $1 AND h.key = k.key AND h.holder IS NOT NULL AND h.holder <> $2 LIMIT 1)"""
+_OLDEST = f"""
+WITH oldest AS MATERIALIZED (
+    SELECT r.seq, r.key FROM atone.broker_messages AS r
+     WHERE r.group_name = $1 AND r.due_at = 0 ORDER BY r.seq LIMIT $4
+), theirs AS MATERIALIZED (
+    SELECT k.key FROM (SELECT DISTINCT o.key FROM oldest AS o WHERE o.key <> '') AS k
+     WHERE {_THEIRS}
+)
+SELECT o.seq FROM oldest AS o WHERE o.key NOT IN (SELECT t.key FROM theirs AS t) ORDER BY o.seq LIMIT $3
+"""  # noqa: S608 - put together of constants
+# When others have the keys of all the oldest: the keys that have something ready, a few at a time.
+_KEYS = f"""
+WITH RECURSIVE keys AS (
+    (SELECT r.key, 1 AS number FROM atone.broker_messages AS r
+      WHERE r.group_name = $1 AND r.due_at = 0 AND r.key >= $3 ORDER BY r.key LIMIT 1)
+     UNION ALL
+    SELECT (SELECT r.key FROM atone.broker_messages AS r
+             WHERE r.group_name = $1 AND r.due_at = 0 AND r.key > k.key ORDER BY r.key LIMIT 1), k.number + 1
+      FROM keys AS k WHERE k.key IS NOT NULL AND k.number < $4
+)
+SELECT k.key, k.key <> '' AND {_THEIRS} IS NOT NULL AS is_theirs FROM keys AS k WHERE k.key IS NOT NULL
+"""  # noqa: S608 - put together of constants
+_OF_KEYS = """
+SELECT f.seq
+  FROM unnest($2::bytea[]) AS k (key) CROSS JOIN LATERAL (
        SELECT r.seq FROM atone.broker_messages AS r
-        WHERE r.group_name = $1 AND r.due_at = 0
-          AND (r.key = '' OR NOT EXISTS (
-              SELECT FROM atone.broker_messages AS h
-               WHERE h.group_name = $1 AND h.key = r.key AND h.holder IS NOT NULL AND h.holder <> $2))
-        ORDER BY r.seq LIMIT $3))
+        WHERE r.group_name = $1 AND r.due_at = 0 AND r.key = k.key ORDER BY r.key, r.seq LIMIT $3) AS f
+ LIMIT $3
+"""
+_TAKE = """
+UPDATE atone.broker_messages AS m SET due_at = clock() + $3, holder = $2, attempts = m.attempts + 1
+ WHERE m.seq = ANY($1::bigint[])
 RETURNING m.seq, m.attempts, m.id, m.topic, m.key, m.body, m.headers
 """
+# Who holds it is asked in a way that only the row can answer: nothing goes through all that is held.
 _EXTEND = """
-UPDATE atone.broker_messages SET due_at = clock() + $3 WHERE seq = ANY($2::bigint[]) AND holder = $1 AND due_at > 0
+UPDATE atone.broker_messages SET due_at = clock() + $3 WHERE seq = ANY($2::bigint[]) AND holder IS NOT DISTINCT FROM $1
 RETURNING seq
 """
-_ACK = "DELETE FROM atone.broker_messages WHERE seq = ANY($1::bigint[]) AND due_at IS NOT NULL"
+# An end that a crash takes back is a message that comes again, which nobody has been promised not to see.
+_ACK = """
+WITH quickly AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+DELETE FROM atone.broker_messages AS m USING quickly WHERE m.seq = ANY($1::bigint[]) AND m.due_at IS NOT NULL
+"""
 _RETRY = """
 UPDATE atone.broker_messages AS m
    SET due_at = CASE WHEN e.seconds > 0 THEN clock() + e.seconds ELSE 0 END, holder = NULL
@@ -110,9 +156,10 @@ class PostgresMessages:
     def __init__(self, dsn: str, schema: str, statement_cache_size: int, *, notify: bool) -> None:
         self._dsn, self._where, self._place = dsn, place_of(dsn), Place(schema)
         self.place = f"{self._where} {schema}"
-        self._dial = partial(dial, dsn, _STATEMENT_SECONDS, _STATEMENT_SECONDS / 2, statement_cache_size)
+        self._dial = partial(_dial, dsn, statement_cache_size)
         # A pooler that gives each transaction another connection lets nobody listen.
         self._notifies = notify and statement_cache_size > 0
+        self._walk = Walk()
         self._watch: Watch | None = None
         self._under_way: set[asyncio.Task[Any]] = set()
         self._publishing = Line(self._dial, self._where)
@@ -174,11 +221,25 @@ class PostgresMessages:
             async with session.connection.transaction():
                 await session.value(self._place.sql(_MY_TURN), group)
                 if is_due:
-                    await session.value(self._place.sql(_WAKE), group)
-                rows = await session.rows(self._place.sql(_TAKE), group, holder, limit, patience_seconds)
-            return Claim(sorted(map(taken_of, rows), key=lambda one: one.seq))
+                    await session.value(self._place.sql(_WAKE), group, WOKEN_MAX)
+                seqs = await self._claimable(session, group, holder, limit)
+                rows = await session.rows(self._place.sql(_TAKE), seqs, holder, patience_seconds) if seqs else []
+            taken = sorted(map(taken_of, rows), key=lambda one: one.seq)
+            return Claim(taken, None if taken else self._walk.pause(group))
 
         return await self._sure(self._lines, work)
+
+    async def _claimable(self, session: Session, group: str, holder: str, limit: int) -> list[int]:
+        """Return what may be taken: the oldest, or what has a key that nobody else has, if others have those."""
+        looked_at = looked_at_for(limit)
+        rows = await session.rows(self._place.sql(_OLDEST), group, holder, limit, looked_at)
+        if rows:
+            return [row[0] for row in rows]
+        begin = self._walk.begin(group)
+        keys = await session.rows(self._place.sql(_KEYS), group, holder, begin, looked_at)
+        self._walk.went(group, [key for key, _ in keys], looked_at)
+        free = [key for key, is_theirs in keys if not is_theirs]
+        return [row[0] for row in await session.rows(self._place.sql(_OF_KEYS), group, free, limit)] if free else []
 
     async def extend(self, holder: str, seqs: Sequence[int], patience_seconds: float) -> Collection[int]:
         return {row[0] for row in await self._rows(_EXTEND, holder, list(seqs), patience_seconds)}
@@ -227,6 +288,18 @@ class PostgresMessages:
 
     async def _value(self, statement: str, *values: Any) -> Any:
         return await self._sure(self._lines, lambda session: session.value(self._place.sql(statement), *values))
+
+
+async def _dial(dsn: str, statement_cache_size: int) -> Connection:
+    """Return a connection as the store's are, whose plans take what is ordered from an index."""
+    connection = await dial(dsn, _STATEMENT_SECONDS, _STATEMENT_SECONDS / 2, statement_cache_size)
+    if statement_cache_size:
+        try:
+            await connection.fetch(_IN_ORDER)
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
 
 
 def _names(endings: Sequence[Ending]) -> tuple[list[int], list[str]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from atone.brokers._embedded_backend import (
     taken_of,
 )
 from atone.brokers._embedded_news import is_awaited, tell
+from atone.brokers._embedded_walk import WOKEN_MAX, Walk, looked_at_for
 from atone.errors import StoreError
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import DATA_ERRORS
@@ -40,17 +42,30 @@ _PUT = "INSERT INTO broker_messages (group_name, id, topic, key, body, headers) 
 _DECLARE = "INSERT INTO broker_topics (group_name, topic) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _KNOWS = "SELECT EXISTS (SELECT 1 FROM broker_topics WHERE group_name = ?)"
 _LOOK = """
-    SELECT EXISTS (SELECT 1 FROM broker_messages WHERE group_name = ?1 AND due_at = 0),
-           (SELECT min(due_at) FROM broker_messages WHERE group_name = ?1 AND due_at > 0)
+    SELECT EXISTS (SELECT 1 FROM broker_messages INDEXED BY broker_messages_ready WHERE group_name = ?1 AND due_at = 0),
+           (SELECT due_at FROM broker_messages INDEXED BY broker_messages_waiting
+             WHERE group_name = ?1 AND due_at > 0 ORDER BY due_at LIMIT 1)
 """
-_WAKE = "UPDATE broker_messages SET due_at = 0, holder = NULL WHERE group_name = ? AND due_at > 0 AND due_at <= ?"
-_READY = """
-    SELECT seq FROM broker_messages AS m INDEXED BY broker_messages_ready
-     WHERE group_name = ?1 AND due_at = 0
-       AND (key = x'' OR NOT EXISTS (
-           SELECT 1 FROM broker_messages AS h INDEXED BY broker_messages_held
-            WHERE h.group_name = ?1 AND h.key = m.key AND h.holder IS NOT NULL AND h.holder <> ?2))
-     ORDER BY seq LIMIT ?3
+_DUE = """
+    SELECT seq FROM broker_messages INDEXED BY broker_messages_waiting
+     WHERE group_name = ? AND due_at > 0 AND due_at <= ? ORDER BY due_at LIMIT ?
+"""
+_WAKE = "UPDATE broker_messages SET due_at = 0, holder = NULL WHERE seq = ?"
+_OLDEST = """
+    SELECT seq, key FROM broker_messages INDEXED BY broker_messages_ready
+     WHERE group_name = ? AND due_at = 0 ORDER BY seq LIMIT ?
+"""
+_IS_THEIRS = """
+    SELECT EXISTS (SELECT 1 FROM broker_messages INDEXED BY broker_messages_held
+                    WHERE group_name = ? AND key = ? AND holder IS NOT NULL AND holder <> ?)
+"""
+_FIRST_KEY = """
+    SELECT key FROM broker_messages INDEXED BY broker_messages_keys
+     WHERE group_name = ? AND due_at = 0 AND key >= ? ORDER BY key LIMIT 1
+"""
+_OF_KEY = """
+    SELECT seq FROM broker_messages INDEXED BY broker_messages_keys
+     WHERE group_name = ? AND due_at = 0 AND key = ? ORDER BY seq LIMIT ?
 """
 _TAKE = """
     UPDATE broker_messages SET due_at = ?2, holder = ?3, attempts = attempts + 1 WHERE seq = ?1
@@ -64,7 +79,7 @@ _RETRY = "UPDATE broker_messages SET due_at = ?3, holder = NULL WHERE seq = ?1 A
 _PARK = """
     UPDATE broker_messages SET due_at = NULL, holder = NULL, parked_at = ?3, reason = ?4 WHERE seq = ?1 AND holder = ?2
 """
-_MINE = "SELECT seq FROM broker_messages WHERE holder = ?"
+_MINE = "SELECT seq FROM broker_messages INDEXED BY broker_messages_held WHERE holder = ? AND holder IS NOT NULL"
 _GIVE_BACK = "UPDATE broker_messages SET due_at = 0, holder = NULL, attempts = attempts - ?2 WHERE seq = ?1"
 _PARKED = """
     SELECT reason, attempts, parked_at, id, topic, key, body, headers FROM broker_messages
@@ -92,6 +107,7 @@ class SqliteMessages:
 
     def __init__(self, path: str) -> None:
         self.place = str(Path(path).absolute())
+        self._walk = Walk()
         self._watching: asyncio.Task[None] | None = None
         self._thread = ConnectionThread(path, lambda: open_file(path, BUSY_SECONDS), _work)
 
@@ -120,7 +136,16 @@ class SqliteMessages:
         wait_seconds = None if due_at is None else max(0.0, due_at - time.time())
         if not is_ready and (wait_seconds is None or wait_seconds > 0):
             return Claim((), wait_seconds)
-        return await self._change(lambda connection: _claim(connection, group, holder, limit, patience_seconds))
+        return await self._change(lambda connection: self._claim(connection, group, holder, limit, patience_seconds))
+
+    def _claim(self, connection: Connection, group: str, holder: str, limit: int, patience_seconds: float) -> Claim:
+        now = time.time()
+        due = connection.execute(_DUE, (group, now, WOKEN_MAX)).fetchall()
+        _run_many(connection, _WAKE, due)
+        seqs = sorted(_claimable(connection, self._walk, group, holder, limit))
+        until = now + patience_seconds
+        taken = [taken_of(connection.execute(_TAKE, (seq, until, holder)).fetchall()[0]) for seq in seqs]
+        return Claim(taken, None if taken else self._walk.pause(group))
 
     async def extend(self, holder: str, seqs: Sequence[int], patience_seconds: float) -> Collection[int]:
         def run(connection: Connection) -> set[int]:
@@ -213,12 +238,41 @@ def _publish(connection: Connection, messages: Sequence[Message]) -> list[bool]:
     return [bool(hearing[message.topic]) for message in messages]
 
 
-def _claim(connection: Connection, group: str, holder: str, limit: int, patience_seconds: float) -> Claim:
-    now = time.time()
-    connection.execute(_WAKE, (group, now))
-    ready = connection.execute(_READY, (group, holder, limit)).fetchall()
-    until = now + patience_seconds
-    return Claim([taken_of(connection.execute(_TAKE, (seq, until, holder)).fetchall()[0]) for (seq,) in ready])
+def _claimable(connection: Connection, walk: Walk, group: str, holder: str, limit: int) -> list[int]:
+    """Return what may be taken: the oldest, or what has a key that nobody else has, if others have those."""
+    looked_at = looked_at_for(limit)
+    is_theirs = _Theirs(connection, group, holder)
+    oldest = connection.execute(_OLDEST, (group, looked_at)).fetchall()
+    found = list(islice((seq for seq, key in oldest if not is_theirs[key]), limit))
+    if found or not oldest:
+        return found
+    keys = list(islice(_keys(connection, group, walk.begin(group)), looked_at))
+    walk.went(group, keys, looked_at)
+    for key in keys:
+        if not is_theirs[key]:
+            found += [seq for (seq,) in connection.execute(_OF_KEY, (group, key, limit - len(found)))]
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _keys(connection: Connection, group: str, begin: bytes) -> Iterator[bytes]:
+    """Go through the keys that have something ready, without going through what they have."""
+    while row := connection.execute(_FIRST_KEY, (group, begin)).fetchone():
+        yield row[0]
+        begin = row[0] + b"\x00"
+
+
+class _Theirs(dict[bytes, bool]):
+    """Whether another member has something of a key, looked up once for each."""
+
+    def __init__(self, connection: Connection, group: str, holder: str) -> None:
+        super().__init__({b"": False})
+        self._connection, self._group, self._holder = connection, group, holder
+
+    def __missing__(self, key: bytes) -> bool:
+        found = self[key] = bool(self._connection.execute(_IS_THEIRS, (self._group, key, self._holder)).get)
+        return found
 
 
 def _end(connection: Connection, endings: Sequence[Ending]) -> None:

@@ -34,6 +34,7 @@ CREATE TABLE atone.broker_messages (
 );
 
 CREATE INDEX broker_messages_ready ON atone.broker_messages (group_name, seq) WHERE due_at = 0;
+CREATE INDEX broker_messages_keys ON atone.broker_messages (group_name, key, seq) WHERE due_at = 0;
 CREATE INDEX broker_messages_waiting ON atone.broker_messages (group_name, due_at) WHERE due_at > 0;
 CREATE INDEX broker_messages_held ON atone.broker_messages (group_name, key) WHERE holder IS NOT NULL;
 CREATE INDEX broker_messages_parked ON atone.broker_messages (group_name, parked_at) WHERE parked_at IS NOT NULL;

@@ -25,6 +25,7 @@ CREATE TABLE broker_messages (
 ) STRICT;
 
 CREATE INDEX broker_messages_ready ON broker_messages (group_name, seq) WHERE due_at = 0;
+CREATE INDEX broker_messages_keys ON broker_messages (group_name, key, seq) WHERE due_at = 0;
 CREATE INDEX broker_messages_waiting ON broker_messages (group_name, due_at) WHERE due_at > 0;
 CREATE INDEX broker_messages_held ON broker_messages (group_name, key) WHERE holder IS NOT NULL;
 CREATE INDEX broker_messages_parked ON broker_messages (group_name, parked_at) WHERE parked_at IS NOT NULL;
