@@ -230,7 +230,9 @@ async def _judge(folder: Folder, ended: Ended, seconds: float, *, as_json: bool)
         print(books_text(books, mistakes))
         print("\n  not completed because of")
         print("\n".join(f"    {count:4} {cause}" for cause, count in sorted(ended.causes.items())))
-        print(f"\n  faults on purpose: {numbers(ended.met['faults'])}\n  guards: {numbers(ended.met['guard'])}")
+        print(f"\n  faults on purpose: {numbers(ended.met['faults'])}")
+        if ended.met["guard"]:  # participants' own guards are not counted
+            print(f"  guards: {numbers(ended.met['guard'])}")
         if ended.table:
             print(f"\n{ended.table}")
     return 1 if mistakes or not ended.in_time else 0
