@@ -212,7 +212,7 @@ def test_while_the_broker_is_away_the_same_batch_is_published_again(caplog: pyte
     async def main() -> None:
         async with scene() as at:
             at.broker.faults.extend(BrokerUnavailable("nobody at host:4222") for _ in range(5))
-            first, second = message(), message()
+            first, second = message("a"), message("b")
             await at.store.post(first, second)
             await at.empty()
             assert at.broker.batches == [[first.id, second.id]]
@@ -279,6 +279,74 @@ def test_an_event_that_nobody_hears_waits_and_is_tried_again(caplog: pytest.LogC
 
     asyncio.run(main())
     assert len([record for record in caplog.records if "unheard" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("chokes", [False, True], ids=["together", "each alone"])
+def test_what_was_claimed_behind_an_event_that_nobody_hears_waits_with_it(chokes: bool) -> None:
+    """Whoever declares the topic later would hear them turned round; this also if the adapter fails on the claim."""
+
+    async def main() -> None:
+        async with scene(lease_seconds=5.0) as at:
+            is_declared, poison = chokes, message("c", "poison")
+
+            def answer(one: Message) -> Published:
+                if one.id == poison.id and chokes:
+                    raise ValueError
+                return NOBODY if one.topic == "unheard" and not is_declared else DURABLE
+
+            at.broker.answer = answer
+            if chokes:  # alone they are careful also with a topic that was heard
+                await at.store.post(message("d", "unheard"), message("d"), message("d", "another"))
+                await at.empty()
+                is_declared = False
+            first, behind, last = message("a", "unheard"), message("a"), message("a", "another")
+            other = message("b")
+            await at.store.post(first, behind, last, other, poison)
+            await until(lambda: other.id in at.broker.ids and len(at.store.calls) > 2)
+            assert not {first.id, behind.id, last.id} & {*at.broker.ids}
+            is_declared = True
+            at.now += 5
+            await at.empty()
+            assert [one.id for one in at.broker.published if one.key == "a"] == [first.id, behind.id, last.id]
+            assert len({*at.broker.ids}) == len(at.broker.ids)
+
+    asyncio.run(main())
+
+
+def test_what_is_heard_goes_in_one_call_for_each_claim() -> None:
+    """Only the first of a topic is waited for by what comes behind it, and a lifecycle event by nothing."""
+
+    async def main() -> None:
+        async with scene() as at:
+            await at.store.post(message(), message(topic="order.paid"))
+            await at.empty()
+            assert [len(batch) for batch in at.broker.batches] == [1, 1]
+            at.broker.answer = lambda one: NOBODY if one.topic == "told" else DURABLE
+            told = [message(topic="told", kind=headers.LIFECYCLE) for _ in range(5)]
+            sent = [message("ab"[number % 2], ("order.placed", "order.paid")[number % 3 > 0]) for number in range(20)]
+            await at.store.post(*told, *sent, *told)
+            await at.empty()
+            assert [len(batch) for batch in at.broker.batches] == [1, 1, 30]
+
+    asyncio.run(main())
+
+
+def test_a_topic_that_is_not_heard_any_more_holds_up_its_key_again() -> None:
+    """What was learned of a topic is unlearned."""
+
+    async def main() -> None:
+        async with scene() as at:
+            await at.store.post(message())
+            await at.empty()
+            at.broker.answer = lambda one: NOBODY if one.topic == "order.placed" else DURABLE
+            await at.store.post(message())
+            await until(lambda: at.heard.told[2] == 1)
+            await at.store.post(message("b"), message("b", "order.paid"))
+            await until(lambda: at.heard.told[2] == 2)
+            assert len(at.broker.ids) == 1
+            assert [len(batch) for batch in at.broker.batches] == [1, 1, 1]
+
+    asyncio.run(main())
 
 
 def test_a_lifecycle_event_that_nobody_hears_is_gone() -> None:

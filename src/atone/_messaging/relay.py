@@ -1,8 +1,9 @@
 """The relay: takes what waits in an outbox to a broker, at least once and in order for each key, while it is open.
 
-Owns the loop, its pauses and what it says of trouble. Nothing is lost with it: what it has claimed and not named as
-published is claimed again, by itself or by another relay. Must not make or read a message's body, nor judge a saga. Run
-by the orchestrator's workers and by participants, each on the outbox of its own database; the broker is open already.
+Owns the loop, its pauses and what it says of a call that fails; `posting` publishes what was claimed. Nothing is lost
+with it: what it has claimed and not named as published is claimed again, by itself or by another relay. Must not make
+or read a message's body, nor judge a saga. Run by the orchestrator's workers and by participants, each on the outbox of
+its own database; the broker is open already.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from time import monotonic
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
-from atone._messaging import headers
-from atone.broker import Broker, Message, Outbox, Outgoing, Published, Relayed
-from atone.errors import AtoneError, BrokerClosed, BrokerError, BrokerUnavailable, StoreClosed, StoreUnavailable
+from atone._messaging.posting import Posting, RelayObserver, Report
+from atone.broker import Broker, Outbox, Outgoing, Relayed
+from atone.errors import AtoneError, BrokerClosed, BrokerUnavailable, StoreClosed, StoreUnavailable
 
 log = logging.getLogger("atone.relay")
 
@@ -27,26 +28,6 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_CLAIM_SECONDS = 600.0
-_TOPICS_TOLD_MAX = 1000
-
-
-class RelayObserver(Protocol):
-    """Hears what a relay does."""
-
-    def relayed(self, published: int, refused: int, unheard: int) -> None:
-        """A batch is over: so many are with the broker, are set aside, and wait because nobody listens."""
-        ...
-
-    def relay_failed(self, where: str) -> None:
-        """A call to the broker or to the store (the word says which) failed, and is made again."""
-        ...
-
-
-class _Report(NamedTuple):
-    """What is to be told the outbox with the next call."""
-
-    published: tuple[int, ...] = ()
-    refused: dict[int, str] | None = None
 
 
 class _Ended(Exception):
@@ -73,7 +54,8 @@ class Relay:
         poll_seconds_max: float = 1.0,
         observer: RelayObserver | None = None,
     ) -> None:
-        self._outbox, self._broker, self._observer = outbox, broker, observer
+        self._outbox, self._observer = outbox, observer
+        self._posting = Posting(broker, observer)
         self._batch, self._lease_seconds = batch, lease_seconds
         self._poll_seconds, self._poll_seconds_max = poll_seconds, poll_seconds_max
         self._name, self._calls = uuid4().hex, count(1)
@@ -82,7 +64,6 @@ class Relay:
         self._task: asyncio.Task[None] | None = None
         self._last_claim_at = float("inf")
         self._in_trouble: set[str] = set()
-        self._unheard: set[str] = set()
         self._unheard_since: float | None = None
 
     def start(self) -> None:
@@ -109,7 +90,7 @@ class Relay:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        report, idle_seconds = _Report(), self._poll_seconds
+        report, idle_seconds = Report(), self._poll_seconds
         try:
             while True:
                 self._wanted.clear()
@@ -121,7 +102,7 @@ class Relay:
                     idle_seconds = self._poll_seconds
                     report = await self._publish(claimed.messages, since + self._lease_seconds)
                     continue
-                report = _Report()
+                report = Report()
                 if await self._rest(idle_seconds):
                     idle_seconds = self._poll_seconds
                 else:
@@ -129,7 +110,7 @@ class Relay:
         except _Ended:
             return
 
-    def _call_outbox(self, report: _Report) -> Callable[[], Awaitable[Relayed]]:
+    def _call_outbox(self, report: Report) -> Callable[[], Awaitable[Relayed]]:
         name = f"{self._name}-{next(self._calls)}"  # of all tries together: an answer that is lost is given again
         lease_seconds = self._claim_seconds()
 
@@ -152,95 +133,23 @@ class Relay:
         silent_seconds = 0.0 if self._unheard_since is None else monotonic() - self._unheard_since
         return min(self._lease_seconds + 2 * silent_seconds, max(_LONGEST_CLAIM_SECONDS, self._lease_seconds))
 
-    def _note_silence(self, since: float, report: _Report, claimed: int) -> None:
+    def _note_silence(self, since: float, report: Report, claimed: int) -> None:
         if report.published or report.refused or claimed < self._batch:
             self._unheard_since = None
         elif self._unheard_since is None:
             self._unheard_since = since
 
-    async def _publish(self, outgoing: Sequence[Outgoing], until: float) -> _Report:
+    async def _publish(self, outgoing: Sequence[Outgoing], until: float) -> Report:
         """Publish what was claimed, and return what to say of it; nothing, if that took longer than the claim lasts."""
         messages = [one.message for one in outgoing]
-
-        async def call() -> Sequence[Published | str | None]:
-            try:
-                return await self._broker.publish(messages)
-            except (BrokerUnavailable, BrokerClosed):
-                raise
-            except Exception as error:  # noqa: BLE001 - a message that the adapter chokes on must not hold up the others
-                log.warning("the broker's adapter failed on a batch (%s); trying each alone", type(error).__name__)
-                return await self._publish_each(messages)
-
         try:
-            results = await self._persist("broker", call, until)
+            outcomes = await self._persist("broker", lambda: self._posting.publish(messages), until)
         except TimeoutError:
             self._unheard_since = None  # nothing is known of them
-            return _Report()
-        report = self._judged(outgoing, results)
+            return Report()
+        report = self._posting.report(outgoing, outcomes)
         self._note_silence(until - self._lease_seconds, report, len(outgoing))
         return report
-
-    async def _publish_each(self, messages: Sequence[Message]) -> Sequence[Published | str | None]:
-        """Publish each alone; behind one that has to wait (None), its key waits."""
-        results: list[Published | str | None] = []
-        held: set[str] = set()
-        for message in messages:
-            result = None if message.key in held else await self._publish_alone(message)
-            if result is None:
-                held.add(message.key)
-            results.append(result)
-        return results
-
-    async def _publish_alone(self, message: Message) -> Published | str | None:
-        """Publish one message; return the reason if the adapter can't even send it, None if somebody may mend it."""
-        try:
-            (result,) = await self._broker.publish([message])
-        except (BrokerUnavailable, BrokerClosed):
-            raise
-        except BrokerError as error:  # such as a topic that may not be made: no reason for other topics to wait
-            if self._is_news(message.topic):
-                text = "messages to %s can't be published, wait, and are tried again: %s"
-                log.error(text, message.topic, error)  # noqa: TRY400 - where it comes from says nothing
-            if self._observer is not None:
-                self._observer.relay_failed("broker")
-            return None
-        except Exception as error:  # noqa: BLE001 - it would fail at every try
-            return f"the broker's adapter can't publish it: {type(error).__name__}"
-        return result
-
-    def _judged(self, outgoing: Sequence[Outgoing], results: Sequence[Published | str | None]) -> _Report:
-        published: list[int] = []
-        refused: dict[int, str] = {}
-        unheard: list[Message] = []
-        for one, result in zip(outgoing, results, strict=True):
-            if result is Published.DURABLE or (result is Published.NOBODY and _may_go_unheard(one.message)):
-                published.append(one.ref)
-            elif result is Published.NOBODY:
-                unheard.append(one.message)
-            elif result is Published.REFUSED:
-                most = self._broker.message_bytes_max
-                refused[one.ref] = f"the broker refused it: {len(one.message.body)} bytes, and it takes {most}"
-            elif result is not None:
-                refused[one.ref] = result
-        self._tell(unheard, outgoing, refused)
-        if self._observer is not None:
-            self._observer.relayed(len(published), len(refused), len(unheard))
-        return _Report(tuple(published), refused)
-
-    def _tell(self, unheard: Sequence[Message], outgoing: Sequence[Outgoing], refused: dict[int, str]) -> None:
-        for topic in {message.topic for message in unheard}:
-            if self._is_news(topic):
-                log.warning("nobody has declared to hear %s: what is sent there waits until somebody has", topic)
-        for one in outgoing:
-            if one.ref in refused:
-                log.error("message %s to %s is set aside: %s", one.message.id, one.message.topic, refused[one.ref])
-
-    def _is_news(self, topic: str) -> bool:
-        """Tell whether nothing was said yet of what waits for this topic."""
-        if topic in self._unheard or len(self._unheard) >= _TOPICS_TOLD_MAX:
-            return False
-        self._unheard.add(topic)
-        return True
 
     async def _persist(self, where: str, call: Callable[[], Awaitable[T]], until: float | None = None) -> T:
         """Return what a call returns; while it fails, make it again after growing pauses.
@@ -306,8 +215,3 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _may_go_unheard(message: Message) -> bool:
-    """Tell whether nobody need ever hear it: lifecycle events are for whoever happens to listen."""
-    return message.headers.get(headers.KIND) == headers.LIFECYCLE

@@ -11,7 +11,8 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
-from atone._messaging.relay import Relay, RelayObserver
+from atone._messaging.posting import RelayObserver
+from atone._messaging.relay import Relay
 from atone._runtime.logs import about, report, told
 from atone.broker import Broker, Outbox
 from atone.errors import BrokerUnavailable
