@@ -22,6 +22,7 @@ from atone.store import (
     Delivery,
     Lease,
     Loaded,
+    Posting,
     Query,
     Store,
     StoredPlan,
@@ -40,6 +41,9 @@ class InsistentStore(Through):
 
     def __init__(self, inner: Store, dead_letters: Callable[[], int]) -> None:
         super().__init__(inner)
+        if isinstance(inner, Posting):
+            self.outstanding = self._insisting(inner.outstanding)
+            self.set_aside = self._insisting(inner.set_aside)
         self.repeats = 0
         self._under_way = 0
         self._dead_letters = dead_letters
@@ -52,6 +56,14 @@ class InsistentStore(Through):
             return await self._repeated(call)
         finally:
             self._under_way -= 1
+
+    def _insisting(self, look: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+        """Return a look that is repeated; it writes nothing, so which answer was lost does not matter."""
+
+        async def insisting(*given: object, **named: object) -> T:
+            return (await self._until_definite(lambda: look(*given, **named)))[0]
+
+        return insisting
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         for tries in range(TRIES_MAX):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_a_saga_is_shown_with_its_events(run: Run) -> None:
     store = f"sqlite:///{run.folder / 'atone.db'}"
     said = [
         subprocess.run(
-            ["python", "-m", "atone", *arguments, "--store", store], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "atone", *arguments, "--store", store], capture_output=True, text=True, check=True
         )
         for arguments in (["list", "--limit", "500"], ["show", "order-1001"])
     ]

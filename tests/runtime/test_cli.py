@@ -247,8 +247,9 @@ def test_the_timeline_tells_times_attempts_and_problems(bench: Bench, monkeypatc
     assert row[2].startswith("+")
 
 
-def test_tracebacks_are_shown_only_if_asked_for(bench: Bench) -> None:
+def test_tracebacks_are_shown_only_if_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """They name files and functions; neither people nor programs get them by default."""
+    monkeypatch.setenv("COLUMNS", "400")  # so that no path is broken in two
     bench.parcels("order-1", faults="pay")
     assert "parcels.py" not in bench.atone("show", "order-1").out
     assert "parcels.py" not in bench.atone("show", "order-1", "--json").out
