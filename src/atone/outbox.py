@@ -74,6 +74,8 @@ _NOW = "SELECT {now}"
 _ANY = "SELECT {now}, EXISTS (SELECT 1 FROM {table} WHERE refused IS NULL)"
 _WAITING = "SELECT count(*), min(at), {now} FROM {table} WHERE refused IS NULL"
 _SET_ASIDE = "SELECT id, topic, refused FROM {table} WHERE refused IS NOT NULL ORDER BY ref LIMIT :most"
+_TAKE_BACK = """
+DELETE FROM {table} WHERE id = :id AND refused IS NOT NULL RETURNING id, topic, key, body, headers"""
 
 
 class Waiting(NamedTuple):
@@ -161,6 +163,28 @@ class ServiceOutbox:
         """Return what a broker refuses for good, oldest first."""
         face = face_of(connection)
         return [SetAside(*row) for row in await face.run(self._sql(_SET_ASIDE, face), {"most": limit})]
+
+    async def post_again(self, connection: object, message_id: str) -> bool:
+        """Have a message that was set aside wait once more, behind all that waits; False if there is none.
+
+        Raises:
+            BarrierMisplaced: The connection is in no transaction. Nothing was written.
+        """
+        face = await joined(connection)
+        rows = await face.run(self._sql(_TAKE_BACK, face), {"id": message_id})
+        for row in rows:
+            named = dict(zip(("id", "topic", "key", "body", "headers"), row, strict=True))
+            await face.run(self._sql(_ADD, face), {**named, "body": bytes(named["body"])})
+        return bool(rows)
+
+    async def drop_set_aside(self, connection: object, message_id: str) -> bool:
+        """Forget a message that was set aside, for good; False if there is none. What waits is never dropped.
+
+        Raises:
+            BarrierMisplaced: The connection is in no transaction. Nothing was written.
+        """
+        face = await joined(connection)
+        return bool(await face.run(self._sql(_TAKE_BACK, face), {"id": message_id}))
 
     def _statements(self, dialect: Dialect) -> list[str]:
         index = self._table.rpartition(".")[2]

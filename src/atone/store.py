@@ -235,7 +235,10 @@ class SetAside(NamedTuple):
 
 @runtime_checkable
 class Posting(Protocol):
-    """A store that can also tell what its outbox holds: for gauges and for people, so no part of the port."""
+    """A store that can also tell what its outbox holds, and what becomes of messages that were set aside.
+
+    For gauges and for people, so no part of the port.
+    """
 
     async def outstanding(self) -> Outstanding:
         """Count what waits to be published and what was set aside."""
@@ -243,6 +246,17 @@ class Posting(Protocol):
 
     async def set_aside(self, *, limit: int = 100) -> Sequence[SetAside]:
         """Return what was set aside, oldest first."""
+        ...
+
+    async def post_again(self, message_id: str) -> bool:
+        """Have a message that was set aside wait once more, behind all that waits already; False if there is none.
+
+        What is published is told by its id: whoever asks twice has it posted once.
+        """
+        ...
+
+    async def drop_set_aside(self, message_id: str) -> bool:
+        """Forget a message that was set aside, for good; False if there is none. What waits is never dropped."""
         ...
 
 

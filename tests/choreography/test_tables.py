@@ -69,6 +69,10 @@ class Service:
     def add(self, *messages: Message, commits: bool = True) -> None:
         self.within(lambda line: OUTBOX.add(line.connection, messages), commits=commits)
 
+    def post_again(self, message_id: str, *, commits: bool = True) -> bool:
+        posted: bool = self.within(lambda line: OUTBOX.post_again(line.connection, message_id), commits=commits)
+        return posted
+
     def relay(self, name: str = "r", *, limit: int = 10, lease_seconds: float = 60.0, **done: Any) -> list[str]:
         return [one.message.id for one in self.relayed(name, limit=limit, lease_seconds=lease_seconds, **done).messages]
 
@@ -138,6 +142,33 @@ def test_what_is_refused_is_set_aside_and_blocks_nothing(service: Service) -> No
     assert [tuple(one) for one in aside] == [("m-1", "order.placed", "too large")]
 
 
+def test_what_was_set_aside_is_posted_again_behind_what_waits(service: Service) -> None:
+    """Once, as it was, if its transaction is committed; what waits is left alone."""
+    sent = message(1)
+    service.add(sent, message(2), message(3, key="saga-2"))
+    first, other = service.relayed("r", limit=10, lease_seconds=60).messages
+    service.relay(refused={first.ref: "too large", other.ref: "too large"}, limit=0)
+    assert service.post_again("m-1", commits=False)
+    assert [service.post_again(one) for one in ("m-1", "m-1", "m-2", "m-9")] == [True, False, False, False]
+    assert service.relay(published=[first.ref]) == ["m-2"]
+    (last,) = service.relayed("r", published=[first.ref + 1], limit=10, lease_seconds=60).messages
+    assert last.message == sent
+
+
+def test_what_was_set_aside_is_dropped_and_what_waits_is_not(service: Service) -> None:
+    """That message alone, and once."""
+    service.add(message(1), message(2))
+    (first,) = service.relayed("r", limit=10, lease_seconds=60).messages
+    service.relay(refused={first.ref: "too large"}, limit=0)
+    dropped = [
+        service.within(lambda line, one=one: OUTBOX.drop_set_aside(line.connection, one))
+        for one in ("m-1", "m-1", "m-2")
+    ]
+    assert dropped == [True, False, False]
+    assert service.within(lambda line: OUTBOX.set_aside(line.connection)) == []
+    assert service.relay() == ["m-2"]
+
+
 def test_a_message_is_in_the_outbox_once(service: Service) -> None:
     """Adding the same message again while it waits changes nothing."""
     service.add(message(1))
@@ -150,7 +181,12 @@ def test_outside_of_a_transaction_nothing_is_written(tmp_path: Path) -> None:
     with closing(sqlite3.connect(str(tmp_path / "a.db"), isolation_level=None)) as file:
         finish(INBOX.create_table(file))
         finish(OUTBOX.create_table(file))
-        for call in (INBOX.take(file, "inventory", "m-1"), OUTBOX.add(file, [message(1)])):
+        for call in (
+            INBOX.take(file, "inventory", "m-1"),
+            OUTBOX.add(file, [message(1)]),
+            OUTBOX.post_again(file, "m-1"),
+            OUTBOX.drop_set_aside(file, "m-1"),
+        ):
             with pytest.raises(BarrierMisplaced, match="in no transaction"):
                 finish(call)
 

@@ -700,6 +700,45 @@ class RefusedMessagesBlockTheirKey(BrokenOutbox):
                 self._waiting[ref].claimed_until = float("inf")
 
 
+class WhatIsPostedAgainStaysAside(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def post_again(self, message_id: str, now: float) -> bool:
+            aside = self.set_aside
+            found = super().post_again(message_id, now)
+            self.set_aside = aside
+            return found
+
+
+class WhatIsPostedAgainIsLost(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def post_again(self, message_id: str, now: float) -> bool:
+            return self.drop(message_id)
+
+
+class WhatIsPostedAgainHasItsOldPlace(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def post_again(self, message_id: str, now: float) -> bool:
+            found = super().post_again(message_id, now)
+            if found:
+                self._waiting[0] = self._waiting.pop(max(self._waiting))
+            return found
+
+
+class DropsDropAll(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def drop(self, message_id: str) -> bool:
+            found = super().drop(message_id)
+            self.set_aside = [] if found else self.set_aside
+            return found
+
+
+class DropsReachWhatWaits(BrokenOutbox):
+    class kind(MemoryOutbox):  # noqa: N801
+        def drop(self, message_id: str) -> bool:
+            refs = [ref for ref, one in self._waiting.items() if one.message.id == message_id]
+            return super().drop(message_id) or any(self._waiting.pop(ref) for ref in refs)
+
+
 class ChangedOutbox(MemoryOutbox):
     """Hands out what it should not, or not what it should."""
 

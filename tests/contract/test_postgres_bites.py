@@ -190,6 +190,8 @@ FAULTS: list[tuple[ModuleType, str, str, str, str]] = [
         "",
         "what_is_refused_is_set_aside_and_its_key_goes_on",
     ),
+    (_postgres_outbox, "_POST_AGAIN", "WHERE s.id = $1", "WHERE $1 <> ''", "what_was_set_aside_is_posted_again_once"),
+    (_postgres_outbox, "_DROP", "WHERE s.id = $1", "WHERE $1 <> ''", "what_was_set_aside_is_dropped_for_good"),
     (_postgres_read, "_LOAD", "j.version > $2", "(j.version > $2) IS NOT NULL", "rows_are_loaded_above_a_version"),
     (_postgres_read, "_LOAD", "SELECT s.*, ", _WITHOUT_OWNER, "a_reload_tells_whose_a_saga_is"),
 ]

@@ -56,16 +56,26 @@ def checked(wish: Wish) -> tuple[str, str]:
     Raises:
         Stop: One of them is missing or too long, or `--landed` and `--not-landed` are.
     """
-    reason, by = (wish.reason or "").strip(), _os_user() if wish.by is None else wish.by.strip()
-    if not reason or len(reason) > REASON_LENGTH_MAX:
-        text = f'Say why, in 1 to {REASON_LENGTH_MAX} characters; it goes into the journal. Add: --reason "..."'
-        raise Stop(Exit.USAGE, "usage", text)
-    if not by:
-        raise Stop(Exit.USAGE, "usage", 'Say who asks. Add: --by "..."')
+    reason, by = said(wish.reason, wish.by, kept="goes into the journal")
     if not wish.wait_seconds >= 0:  # not a number is refused too
         raise Stop(Exit.USAGE, "usage", "Nobody can wait for less than no time; give --wait 0 or more.")
     if wish.kind == "resolve" and wish.landed is None:
         raise Stop(Exit.USAGE, "usage", "Say what happened. Add: --landed, or --not-landed")
+    return reason, by
+
+
+def said(reason: str | None, by: str | None, *, kept: str) -> tuple[str, str]:
+    """Return the reason, and who asks; `kept` says what becomes of it.
+
+    Raises:
+        Stop: One of them is missing or too long.
+    """
+    reason, by = (reason or "").strip(), _os_user() if by is None else by.strip()
+    if not reason or len(reason) > REASON_LENGTH_MAX:
+        text = f'Say why, in 1 to {REASON_LENGTH_MAX} characters; it {kept}. Add: --reason "..."'
+        raise Stop(Exit.USAGE, "usage", text)
+    if not by:
+        raise Stop(Exit.USAGE, "usage", 'Say who asks. Add: --by "..."')
     return reason, by
 
 
@@ -192,10 +202,20 @@ def _json(text: str) -> bytes:
 
 def _confirm(out: Output, summary: Summary, wish: Wish) -> None:
     warning = _WARNINGS.get(wish.kind)
-    if warning is None or wish.yes or not sys.stdin.isatty():
+    if warning is not None:
+        saga = f"{summary.name} saga {summary.saga_id!r}"
+        confirm(out, warning.format(saga=saga, step=wish.step), yes=wish.yes)
+
+
+def confirm(out: Output, warning: str, *, yes: bool) -> None:
+    """Ask on a terminal before something that can't be taken back; elsewhere nobody could answer.
+
+    Raises:
+        Stop: The answer is no.
+    """
+    if yes or not sys.stdin.isatty():
         return
-    saga = f"{summary.name} saga {summary.saga_id!r}"
-    out.ask(safe(warning.format(saga=saga, step=wish.step)))
+    out.ask(safe(warning))
     try:
         answer = input()
     except EOFError:

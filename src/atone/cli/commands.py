@@ -28,7 +28,7 @@ from atone.cli.migrating import Change, migrate
 from atone.cli.options import Fleet, Heard, Sent, Where, Which, Why
 from atone.cli.output import Output
 from atone.cli.place import find_any, find_saga, opened
-from atone.cli.posting import show_outbox
+from atone.cli.posting import Aside, settle_aside, show_outbox
 from atone.cli.saga_json import Shown
 from atone.cli.serving import serve_all
 from atone.cli.timeline import show_saga
@@ -283,10 +283,18 @@ def outbox(
     *,
     store: Annotated[str | None, Parameter(env_var="ATONE_STORE", help="Its URL, such as sqlite:///orders.db.")] = None,
     limit: Annotated[int, Parameter(help="How many of those that were set aside at most.")] = 100,
+    again: Annotated[str | None, Parameter(negative=(), help="Send this one, that was set aside, once more.")] = None,
+    drop: Annotated[str | None, Parameter(negative=(), help="Forget this one, that was set aside, for good.")] = None,
+    reason: Annotated[str | None, Parameter(help="Why; goes into the log. Required for --again and --drop.")] = None,
+    by: Annotated[str | None, Parameter(help="Who asks; goes into the log. Default: your user name.")] = None,
+    yes: Annotated[bool, Parameter(negative=(), help="Don't ask before a message is dropped.")] = False,
     json: Annotated[bool, Parameter(negative=(), help="Answer in JSON: one object.")] = False,
 ) -> int:
-    """Say how many messages wait to be published, of all tenants, and show those that no broker takes."""
-    where = Where(store=store, json=json)
+    """Say how many messages wait to be published, of all tenants; show, send again or drop those no broker takes."""
+    where, wish = Where(store=store, json=json), Aside(again, drop, reason, by, yes)
+    if wish.is_asked or reason is not None:
+        wish.checked()  # before the store is looked for: a missing reason is the nearer mistake
+        return _with_store(where, lambda out, store: settle_aside(out, store, wish))
     return _with_store(where, lambda out, store: show_outbox(out, store, limit=limit))
 
 

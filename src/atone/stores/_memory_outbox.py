@@ -49,6 +49,18 @@ class MemoryOutbox:
             waiting.claimed_by, waiting.claimed_until = relay, until
         return Relayed(tuple(Outgoing(ref, one.message, one.at) for ref, one in claimed), now)
 
+    def post_again(self, message_id: str, now: float) -> bool:
+        """Have a message that was set aside wait once more."""
+        again = [one.message for one in self.set_aside if one.message.id == message_id]
+        self.post(again, now)
+        return self.drop(message_id)
+
+    def drop(self, message_id: str) -> bool:
+        """Forget a message that was set aside."""
+        before = len(self.set_aside)
+        self.set_aside = [one for one in self.set_aside if one.message.id != message_id]
+        return len(self.set_aside) < before
+
     def outstanding(self, now: float) -> Outstanding:
         """Count."""
         oldest_at = min((waiting.at for waiting in self._waiting.values()), default=None)

@@ -106,6 +106,19 @@ _COUNT = """
 SELECT count(*), min(at), (SELECT count(*) FROM atone.set_aside), clock() FROM atone.outbox
 """
 _ASIDE = "SELECT id, topic, key, body, headers, why, set_aside_at FROM atone.set_aside ORDER BY ref LIMIT $1"
+# One statement: whoever deletes the row is the one who posts it, however many people ask at once.
+_POST_AGAIN = """
+WITH back AS (
+    DELETE FROM atone.set_aside AS s WHERE s.id = $1 RETURNING s.*
+), posted AS (
+    INSERT INTO atone.outbox (id, topic, key, body, headers, at)
+    SELECT b.id, b.topic, b.key, b.body, b.headers, clock() FROM back AS b ORDER BY b.ref RETURNING ref
+)
+SELECT count(*) FROM posted
+"""
+_DROP = """
+WITH gone AS (DELETE FROM atone.set_aside AS s WHERE s.id = $1 RETURNING s.ref) SELECT count(*) FROM gone
+"""
 
 
 class Wish(NamedTuple):
@@ -161,6 +174,23 @@ async def set_aside(session: Session, place: Place, limit: int) -> Sequence[SetA
     """Read what was set aside."""
     rows = await session.rows(place.sql(_ASIDE), limit)
     return [SetAside(_message(some), why, at) for *some, why, at in rows]
+
+
+async def post_again(session: Session, place: Place, message_id: str) -> bool:
+    """Have a message that was set aside wait once more, under a number of its own."""
+    return await _found(session, place.sql(_POST_AGAIN), message_id)
+
+
+async def drop(session: Session, place: Place, message_id: str) -> bool:
+    """Forget a message that was set aside."""
+    return await _found(session, place.sql(_DROP), message_id)
+
+
+async def _found(session: Session, statement: str, message_id: str) -> bool:
+    if "\x00" in message_id:  # PostgreSQL's text can't hold it, so no message has it
+        return False
+    (found,) = await session.row(statement, message_id)
+    return bool(found)
 
 
 def _row(message: Message) -> tuple[Any, ...]:

@@ -50,6 +50,11 @@ _CLAIM = "UPDATE outbox SET claimed_by = ?, claimed_until = ? WHERE ref = ?"
 _IS_ANY = "SELECT EXISTS (SELECT 1 FROM outbox)"
 _COUNT = "SELECT count(*), min(at), (SELECT count(*) FROM set_aside) FROM outbox"
 _ASIDE = "SELECT id, topic, key, body, headers, why, set_aside_at FROM set_aside ORDER BY ref LIMIT ?"
+_POST_AGAIN = """
+    INSERT INTO outbox (id, topic, key, body, headers, at)
+    SELECT id, topic, key, body, headers, ?2 FROM set_aside WHERE id = ?1 ORDER BY ref
+"""
+_DROP = "DELETE FROM set_aside WHERE id = ? RETURNING ref"
 
 
 class Wish(NamedTuple):
@@ -105,6 +110,17 @@ def set_aside(connection: Connection, limit: int) -> Sequence[SetAside]:
     """Read what was set aside."""
     rows = connection.execute(_ASIDE, (limit,)).fetchall()
     return [SetAside(_message(some), why, at) for *some, why, at in rows]
+
+
+def post_again(connection: Connection, now: float, message_id: str) -> bool:
+    """Have a message that was set aside wait once more, under a number of its own."""
+    connection.execute(_POST_AGAIN, (message_id, now)).fetchall()
+    return drop(connection, message_id)
+
+
+def drop(connection: Connection, message_id: str) -> bool:
+    """Forget a message that was set aside."""
+    return bool(connection.execute(_DROP, (message_id,)).fetchall())
 
 
 def _message(row: Sequence[Any]) -> Message:

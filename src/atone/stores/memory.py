@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from types import TracebackType
@@ -214,14 +214,20 @@ class MemoryStore:
         with self._lock:
             return self._outbox.set_aside[:limit]
 
+    async def post_again(self, message_id: str) -> bool:
+        """Have a message that was set aside wait once more; see `atone.store.Posting`."""
+        with self._lock:
+            return self._outbox.post_again(message_id, self._clock())
+
+    async def drop_set_aside(self, message_id: str) -> bool:
+        """Forget a message that was set aside; see `atone.store.Posting`."""
+        with self._lock:
+            return self._outbox.drop(message_id)
+
     async def census(self) -> Census:
         """Count the unfinished sagas by name and status."""
         with self._lock:
-            made: dict[tuple[str, str], list[float]] = {}
-            for _, saga in self._unfinished():
-                made.setdefault((saga.birth.name, saga.status), []).append(saga.created_at)
-            counts = (Count(*what, len(times), min(times)) for what, times in sorted(made.items()))
-            return Census(self._clock(), tuple(counts))
+            return Census(self._clock(), _counts(saga for _, saga in self._unfinished()))
 
     def _alive(self, worker: str) -> float:
         now = self._clock()
@@ -317,6 +323,13 @@ class MemoryStore:
     def _summary(self, key: bytes) -> Summary:
         saga = self._sagas[key]
         return Summary(key, *saga.birth, saga.status, saga.owner, saga.wake_at, saga.created_at)
+
+
+def _counts(sagas: Iterable[_Saga]) -> tuple[Count, ...]:
+    made: dict[tuple[str, str], list[float]] = {}
+    for saga in sagas:
+        made.setdefault((saga.birth.name, saga.status), []).append(saga.created_at)
+    return tuple(Count(*what, len(times), min(times)) for what, times in sorted(made.items()))
 
 
 def _ask(saga: _Saga, delivery: Delivery, now: float) -> None:

@@ -228,6 +228,14 @@ class PostgresStore:
         """Return what was set aside, oldest first."""
         return await self._open.others.do(lambda session: _postgres_outbox.set_aside(session, self._place, limit))
 
+    async def post_again(self, message_id: str) -> bool:
+        """Have a message that was set aside wait once more; see `atone.store.Posting`."""
+        return await self._open.others.do(lambda session: _postgres_outbox.post_again(session, self._place, message_id))
+
+    async def drop_set_aside(self, message_id: str) -> bool:
+        """Forget a message that was set aside; see `atone.store.Posting`."""
+        return await self._open.others.do(lambda session: _postgres_outbox.drop(session, self._place, message_id))
+
     async def census(self) -> Census:
         """Count the unfinished sagas by name and status."""
         return await self._open.others.do(lambda session: _postgres_read.census(session, self._place))

@@ -153,6 +153,16 @@ class SqliteStore:
         """Return what was set aside, oldest first."""
         return await self._reader.do(Look(lambda connection: _sqlite_outbox.set_aside(connection, limit)))
 
+    async def post_again(self, message_id: str) -> bool:
+        """Have a message that was set aside wait once more; see `atone.store.Posting`."""
+        return await self._writer.do(
+            Change(lambda connection, now: _sqlite_outbox.post_again(connection, now, message_id))
+        )
+
+    async def drop_set_aside(self, message_id: str) -> bool:
+        """Forget a message that was set aside; see `atone.store.Posting`."""
+        return await self._writer.do(Change(lambda connection, _: _sqlite_outbox.drop(connection, message_id)))
+
     async def census(self) -> Census:
         """Count the unfinished sagas by name and status."""
         counts = await self._reader.do(Look(_sqlite_read.count))

@@ -201,6 +201,46 @@ async def what_is_refused_is_set_aside_and_its_key_goes_on(lab: Lab) -> None:
 
 
 @Check
+async def what_was_set_aside_is_posted_again_once(lab: Lab) -> None:
+    """As it was, behind what waits already, under a number of its own; what waits can't be posted again."""
+    if not isinstance(lab.store, Posting):
+        return
+    relay = Relaying(lab)
+    first, other, newer = message(extra="yes"), message("b"), message()
+    await posted(lab, first, other)
+    refs = [one.ref for one in (await relay()).messages]
+    await relay(refused=dict.fromkeys(refs, "too large"), limit=0)
+    await posted(lab, newer)
+    lab.advance(5)
+    same(await lab.store.post_again("nobody's"), False, "answer for what is not there")
+    same(await lab.store.post_again(newer.id), False, "answer for what waits")
+    same(await lab.store.post_again(first.id), True, "answer")
+    same(await lab.store.post_again(first.id), False, "second answer")
+    same([one.message for one in await lab.store.set_aside()], [other], "what is set aside still")
+    found = await relay(published=refs)
+    same(messages_in(found), [newer, first], "messages")
+    same(found.messages[-1].at, lab.now(), "since when it waits")
+
+
+@Check
+async def what_was_set_aside_is_dropped_for_good(lab: Lab) -> None:
+    """That message alone; what waits is never dropped."""
+    if not isinstance(lab.store, Posting):
+        return
+    relay = Relaying(lab)
+    first, other, newer = message(), message(), message()
+    await posted(lab, first, other)
+    await relay(refused={one.ref: "too large" for one in (await relay()).messages}, limit=0)
+    await posted(lab, newer)
+    same(await lab.store.drop_set_aside(newer.id), False, "answer for what waits")
+    same(await lab.store.drop_set_aside(first.id), True, "answer")
+    same(await lab.store.drop_set_aside(first.id), False, "second answer")
+    same(await lab.store.post_again(first.id), False, "answer for what is gone")
+    same([one.message for one in await lab.store.set_aside()], [other], "what is set aside still")
+    same(messages_in(await relay()), [newer], "messages")
+
+
+@Check
 async def what_is_claimed_holds_up_its_key_and_no_other(lab: Lab) -> None:
     """Another relay gets the other keys; what is committed later with a key in hand waits too."""
     one, other = Relaying(lab, "one"), Relaying(lab, "other")

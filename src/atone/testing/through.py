@@ -35,13 +35,15 @@ from atone.store import (
 
 
 class Through:
-    """The port, around `inner`; `on_hint`, `census`, `outstanding` and `set_aside` are there if `inner` has them."""
+    """The port, around `inner`; `on_hint`, `census` and what `Posting` has are there if `inner` has them."""
 
     # Set on the object and not in the class, so that whoever asks finds them only where they are.
     on_hint: Callable[[Callable[[Hint], None]], None]
     census: Callable[[], Awaitable[Census]]
     outstanding: Callable[[], Awaitable[Outstanding]]
     set_aside: Callable[..., Awaitable[Sequence[SetAside]]]
+    post_again: Callable[[str], Awaitable[bool]]
+    drop_set_aside: Callable[[str], Awaitable[bool]]
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
@@ -51,6 +53,7 @@ class Through:
             self.census = inner.census
         if isinstance(inner, Posting):
             self.outstanding, self.set_aside = inner.outstanding, inner.set_aside
+            self.post_again, self.drop_set_aside = inner.post_again, inner.drop_set_aside
 
     async def __aenter__(self) -> Self:
         await self.inner.__aenter__()

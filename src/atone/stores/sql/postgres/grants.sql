@@ -5,8 +5,10 @@ GRANT USAGE ON SCHEMA atone TO atone_worker, atone_reader;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA atone TO atone_worker;
 GRANT INSERT, UPDATE ON atone.workers, atone.definitions, atone.sagas TO atone_worker;
-GRANT INSERT ON atone.journal, atone.requests, atone.dead_letters, atone.set_aside TO atone_worker;
+GRANT INSERT ON atone.journal, atone.requests, atone.dead_letters TO atone_worker;
 GRANT INSERT, UPDATE, DELETE ON atone.early_events, atone.outbox TO atone_worker;
+-- A person posts again what was set aside, or drops it.
+GRANT INSERT, DELETE ON atone.set_aside TO atone_worker;
 
 GRANT INSERT, UPDATE ON atone.views TO atone_worker;
 GRANT INSERT ON atone.view_events TO atone_worker;
