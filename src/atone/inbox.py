@@ -1,7 +1,8 @@
 """The participant's inbox: which messages a consumer has taken in, written in the transaction of what they changed.
 
 Owns one row for each message and consumer, written first, so that of two deliveries of one message the second waits for
-the first and then does nothing. Also counts what failed, for that must outlive a rollback. Must not begin, commit or
+the first and then does nothing; what was begun says so until it is ended, so that half of a handling does not pass for
+a duplicate. Also counts what failed, for that must outlive a rollback. Must not begin, commit or
 roll back a transaction. Called by participants, and by any service that consumes messages in its own way.
 """
 
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from atone._connections.face import Dialect, face_of
 from atone._participant.sql import NOW, checked_table, joined
-from atone.errors import PayloadError
+from atone.errors import BarrierMisplaced, PayloadError
 
 __all__ = ["Inbox", "Tries"]
 
@@ -39,9 +40,13 @@ CREATE TABLE IF NOT EXISTS {table} (
 }
 # A row that only counts failures is taken over; one that is done is left alone, and nothing is returned.
 _TAKE = """
-INSERT INTO {table} AS taken (consumer, message, is_done, at) VALUES (:consumer, :message, 1, {now})
-    ON CONFLICT (consumer, message) DO UPDATE SET is_done = 1, at = {now} WHERE taken.is_done = 0
+INSERT INTO {table} AS taken (consumer, message, is_done, at) VALUES (:consumer, :message, :is_done, {now})
+    ON CONFLICT (consumer, message) DO UPDATE SET is_done = :is_done, at = {now} WHERE taken.is_done = 0
 RETURNING failures + deferrals"""
+_STANDS = "SELECT is_done FROM {table} WHERE consumer = :consumer AND message = :message"
+_END = """
+UPDATE {table} SET is_done = 1 WHERE consumer = :consumer AND message = :message AND is_done = :begun
+RETURNING 1"""
 _COUNT = """
 INSERT INTO {table} AS taken (consumer, message, is_done, failures, deferrals, at)
 VALUES (:consumer, :message, 0, :failures, :deferrals, {now})
@@ -54,6 +59,18 @@ DELETE FROM {table} WHERE (consumer, message) IN (
 RETURNING 1"""
 
 _ID_LENGTH_MAX = 400
+# What `is_done` is: 0 counts failures alone, 1 is done. 2 is seen by others only if a handler has committed by itself.
+_DONE, _BEGUN = 1, 2
+
+_HALF = (
+    "The handling of message {message!r} at {consumer} ended its transaction itself, and did not come to its end: some "
+    "of its rows stand, and what should go with them does not. Leave commit and rollback to whoever calls the handler. "
+    "Settle it by hand, then set is_done to 1 in the message's row of {table}, or delete it to have all done anew."
+)
+_GONE = (
+    "The handling of message {message!r} at {consumer} rolled its transaction back itself, or never began here. "
+    "Leave commit and rollback to whoever calls the handler, and raise to have all taken back."
+)
 
 
 class Tries(NamedTuple):
@@ -91,13 +108,38 @@ class Inbox:
         Raises:
             BarrierMisplaced: The connection is in no transaction. Nothing was written.
         """
-        return await self.take_counted(connection, consumer, message_id) is not None
-
-    async def take_counted(self, connection: object, consumer: str, message_id: str) -> int | None:
-        """Do as `take`, and return how often it had failed or come too early; None for a second delivery."""
         face = await joined(connection)
-        rows = await face.run(self._sql(_TAKE, face.dialect), _named(consumer, message_id))
-        return int(rows[0][0]) if rows else None
+        values: dict[str, object] = {**_named(consumer, message_id), "is_done": _DONE}
+        return bool(await face.run(self._sql(_TAKE, face.dialect), values))
+
+    async def begin(self, connection: object, consumer: str, message_id: str) -> int | None:
+        """Do as `take`, and return how often it had failed or come too early; None for a second delivery.
+
+        Call `end` last, in the same transaction. If somebody commits in between, no later delivery passes for a second
+        one, as it would after `take`.
+
+        Raises:
+            BarrierMisplaced: The connection is in no transaction; or a handling was committed that never ended.
+        """
+        face = await joined(connection)
+        names = _named(consumer, message_id)
+        rows = await face.run(self._sql(_TAKE, face.dialect), {**names, "is_done": _BEGUN})
+        if rows:
+            return int(rows[0][0])
+        if (_BEGUN,) in await face.run(self._sql(_STANDS, face.dialect), names):
+            raise BarrierMisplaced(_HALF.format(table=self._table, **names))
+        return None
+
+    async def end(self, connection: object, consumer: str, message_id: str) -> None:
+        """Write down that what was begun is done; it counts when you commit.
+
+        Raises:
+            BarrierMisplaced: The connection is in no transaction, or what was begun is not there: it was rolled back.
+        """
+        face = await joined(connection)
+        names = _named(consumer, message_id)
+        if not await face.run(self._sql(_END, face.dialect), {**names, "begun": _BEGUN}):
+            raise BarrierMisplaced(_GONE.format(**names))
 
     async def count(self, connection: object, consumer: str, message_id: str, *, deferred: bool = False) -> Tries:
         """Count one more failure, or one more time that it came too early; in a transaction after the rollback."""

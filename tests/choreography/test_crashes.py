@@ -30,12 +30,13 @@ from tests.choreography.shop import LEFT, Shop, on_postgres, on_sqlite
 # Where a delivery may be cut off: a method, and whether before or after its work.
 STEPS: dict[str, tuple[type, str]] = {
     "lock": (Ledger, "lock"),
-    "inbox": (Inbox, "take_counted"),
+    "inbox": (Inbox, "begin"),
     "barrier": (Barrier, "action"),
     "undo": (Barrier, "compensation"),
     "handled": (Handling, "take_in"),
     "outbox": (Sending, "events"),
     "state": (Ledger, "write"),
+    "ended": (Inbox, "end"),
     "relay": (ServiceOutbox, "relay"),
 }
 # After one step is before the next one.

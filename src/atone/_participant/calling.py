@@ -14,7 +14,7 @@ from atone._choreography.compiled import HandlerCode
 from atone._choreography.values import Reaction
 from atone._connections.face import Face, awaited, changes, face_of
 from atone._participant.bound import Bound, Kept
-from atone.errors import BarrierMisplaced
+from atone.errors import BarrierMisplaced, Reject
 
 _NO_ROWS = (
     "{path} changed no row on the connection that it was given, so its rows are written elsewhere, or nowhere, and "
@@ -72,7 +72,13 @@ class Call:
 
     async def _run_inside(self, face: Face, *more: Any) -> Any:
         """Call the user's function, and see that the transaction is open still: half of a delivery must not pass."""
-        result = await self._run(*more)
+        try:
+            result = await self._run(*more)
+        except Raised as raised:
+            # A refusal says that nothing was done. Whatever else it raised comes again, and the inbox sees what stands.
+            if isinstance(raised.error, Reject) and not await face.is_inside():
+                raise BarrierMisplaced(_ENDED.format(path=self._code.spec.path)) from raised
+            raise
         if not await face.is_inside():
             raise BarrierMisplaced(_ENDED.format(path=self._code.spec.path))
         return result

@@ -72,7 +72,7 @@ class Commanded:
         await joined(connection)
         if not is_name(message.id):  # nor could its failures be counted
             raise MessageError(f"The command's id is no text of 1 to {ID_LENGTH_MAX} characters without NUL.")
-        if not await self._tables.inbox.take(connection, self.group, message.id):
+        if await self._tables.inbox.begin(connection, self.group, message.id) is None:
             return
         carried = message.headers
         if carried.get(headers.KIND) != headers.COMMAND or headers.IDEMPOTENCY_KEY not in carried:
@@ -92,6 +92,7 @@ class Commanded:
         outcome, body = await self._answer(handler, context, message)
         reply = reply_message(message, outcome=outcome, body=body, source=self._bound.name, at=time.time())
         await self._tables.outbox.add(connection, [reply])
+        await self._tables.inbox.end(connection, self.group, message.id)
 
     def _value(self, handler: str, message: Message) -> Any:
         spec, name = self._bound.spec(handler), message.headers.get(headers.NAME, "")

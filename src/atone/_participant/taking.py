@@ -80,7 +80,7 @@ class Taking:
         face = await joined(connection)
         whose = Whose(event.tenant, event.choreography, self._bound.name, event.saga_id)
         known = remembered(await self._tables.ledger.lock(face, whose))
-        failed_before = await self._tables.inbox.take_counted(connection, self._bound.group, event.id)
+        failed_before = await self._tables.inbox.begin(connection, self._bound.group, event.id)
         if failed_before is None:
             return
         incoming = guard.Incoming(event.id, event.name, event.version)
@@ -98,6 +98,7 @@ class Taking:
                 raise _Refused(reason)
         if failed_before:  # it may have been parked meanwhile, and is no longer
             await self._sending.note(connection, "taken_in", event, "", "")
+        await self._tables.inbox.end(connection, self._bound.group, event.id)
 
     # -- after a rollback
 

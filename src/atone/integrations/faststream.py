@@ -23,6 +23,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError('FastStream is missing. Run: pip install "atone[faststream]"') from missing
 
+from atone._connections.face import face_of
 from atone._messaging import headers
 from atone._messaging.envelope import reason_body, reply_message
 from atone._participant.database import Database
@@ -44,6 +45,10 @@ _KEYS = ("atone-key", "x-atone-key")
 _TOPICS = ("atone-topic", "x-atone-topic")
 _OWN = {*_IDS, *_KEYS, *_TOPICS}
 _HOPELESS = (MessageError, PayloadError, ArgumentsDiffer, BarrierMisplaced)
+_ENDED = (
+    "The handler of {topic} ended the transaction that it was given and then refused, so the answer can't be that "
+    "nothing was done. Leave commit and rollback to Atone, and settle this saga by hand."
+)
 
 
 @dataclass(frozen=True)
@@ -169,14 +174,20 @@ class _Handling:
 
     async def within(self, connection: Any) -> tuple[bool, Any]:
         """Return whether this is the first time, and what the handler returned."""
-        if not await self.owner.inbox.take(connection, self.owner.consumer, self.message.id):
+        owner = self.owner
+        if await owner.inbox.begin(connection, owner.consumer, self.message.id) is None:
             return False, None
+        result = await self._handled(connection)
+        await owner.inbox.end(connection, owner.consumer, self.message.id)
+        return True, result
+
+    async def _handled(self, connection: Any) -> Any:
         if self.message.headers.get(headers.KIND) != headers.COMMAND:
-            return True, await self._handle(connection, self.message.id)
+            return await self._handle(connection, self.message.id)
         outcome, body = await self._answer(connection)
         reply = reply_message(self.message, outcome=outcome, body=body, source=self.owner.consumer, at=time.time())
         await self.owner.outbox.add(connection, [reply])
-        return True, None
+        return None
 
     async def _answer(self, connection: Any) -> tuple[str, bytes]:
         given = self.message.headers
@@ -196,6 +207,8 @@ class _Handling:
         except AlreadyCompensated as late:
             return headers.REJECTED, reason_body(str(late))
         except Reject as refused:
+            if not await face_of(connection).is_inside():
+                raise BarrierMisplaced(_ENDED.format(topic=self.message.topic)) from refused
             return headers.REJECTED, reason_body(refused.reason)
         return headers.SUCCEEDED, msgspec.json.encode(result)
 
