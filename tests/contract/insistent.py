@@ -44,6 +44,8 @@ class InsistentStore(Through):
         if isinstance(inner, Posting):
             self.outstanding = self._insisting(inner.outstanding)
             self.set_aside = self._insisting(inner.set_aside)
+            self.post_again = self._moving(inner.post_again)
+            self.drop_set_aside = self._moving(inner.drop_set_aside)
         self.repeats = 0
         self._under_way = 0
         self._dead_letters = dead_letters
@@ -64,6 +66,16 @@ class InsistentStore(Through):
             return (await self._until_definite(lambda: look(*given, **named)))[0]
 
         return insisting
+
+    def _moving(self, move: Callable[[str], Awaitable[bool]]) -> Callable[[str], Awaitable[bool]]:
+        """Return a move that is repeated; what was there before, and is not when asked again, was moved by a lost try."""
+
+        async def moving(message_id: str) -> bool:
+            was_there = any(one.message.id == message_id for one in await self.set_aside())
+            moved, was_lost = await self._until_definite(lambda: move(message_id))
+            return moved or (was_lost and was_there)
+
+        return moving
 
     async def _repeated(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         for tries in range(TRIES_MAX):
