@@ -68,7 +68,7 @@ class InsistentStore(Through):
         return insisting
 
     def _moving(self, move: Callable[[str], Awaitable[bool]]) -> Callable[[str], Awaitable[bool]]:
-        """Return a move that is repeated; what was there before, and is not when asked again, was moved by a lost try."""
+        """Return a move that is repeated; what was there before, and then is not, was moved by a lost try."""
 
         async def moving(message_id: str) -> bool:
             was_there = any(one.message.id == message_id for one in await self.set_aside())
