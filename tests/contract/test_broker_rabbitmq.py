@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
 import pytest
@@ -130,20 +130,58 @@ def test_a_wrong_password_is_unavailable_and_not_told(server: RabbitServer) -> N
     assert server.password not in str(caught.value)
 
 
-def test_a_member_hears_again_when_its_queue_was_deleted_and_declared_anew(server: RabbitServer) -> None:
-    """The server ends a consumer without closing its channel."""
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_member_hears_again_when_its_queue_was_deleted_and_declared_anew(
+    is_told: bool, server: RabbitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server ends a consumer without closing its channel, and does not tell it if the queue is back at once."""
 
     async def work(broker: RabbitBroker, channel: Any) -> None:
-        await broker.declare("deleted", ["deleted.topic"])
-        member = broker.deliveries("deleted")
-        waiting = asyncio.create_task(anext(member))
-        await broker.publish([Message("before", "deleted.topic", "", b"x")])
+        group = f"deleted-{is_told}".lower()
+        await broker.declare(group, [group])
+        member = broker.deliveries(group)
+        waiting = asyncio.ensure_future(anext(member))
+        await broker.publish([Message("before", group, "", b"x")])
         await (await waiting).ack()
-        waiting = asyncio.create_task(anext(member))
-        await channel.queue_delete("atone.group.deleted")
-        await broker.declare("deleted", ["deleted.topic"])
-        await broker.publish([Message("after", "deleted.topic", "", b"x")])
+        waiting = asyncio.ensure_future(anext(member))
+        await channel.queue_delete(f"atone.group.{group}")
+        while is_told and "has declared nothing" not in caplog.text:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.01)
+        await broker.declare(group, [group])
+        await broker.publish([Message("after", group, "", b"x")])
         assert (await waiting).message.id == "after"
+
+    short(server, work)
+
+
+def test_a_member_that_hangs_is_given_nothing_more_until_it_asks(server: RabbitServer) -> None:
+    """What it took ahead would wait for it, and the group has others."""
+
+    async def work(broker: RabbitBroker, channel: Any) -> None:
+        await broker.declare("hanging", ["hanging.topic"])
+        hung, other = broker.deliveries("hanging"), cast("Any", broker.deliveries("hanging"))
+        waiting = asyncio.ensure_future(anext(hung))
+        await broker.publish([Message("first", "hanging.topic", "", b"x")])
+        assert (await waiting).message.id == "first"
+        again = await anext(other)
+        assert again.message.id == "first"
+        await again.ack()
+        waiting = asyncio.ensure_future(anext(other))
+        await asyncio.sleep(_HOLD_SECONDS)  # nothing can be waited for that must not happen
+        sent = [f"{number}" for number in range(6)]
+        await broker.publish([Message(one, "hanging.topic", "", b"x") for one in sent])
+        came: list[str] = []
+        while len(came) < len(sent):
+            delivery = await waiting
+            came.append(delivery.message.id)
+            await delivery.ack()
+            waiting = asyncio.ensure_future(anext(other))
+        assert sorted(came) == sent
+        waiting.cancel()
+        await other.aclose()  # else all may be in its hands before the first one asks
+        waiting = asyncio.ensure_future(anext(hung))
+        await broker.publish([Message(one, "hanging.topic", "", b"x") for one in sent])
+        assert (await waiting).message.id in sent
 
     short(server, work)
 

@@ -19,7 +19,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from atone.broker import Message
 from atone.brokers import _rabbit_wire as wire
-from atone.brokers._rabbit_connection import Connection, uncancelled
+from atone.brokers._rabbit_connection import ASK_SECONDS, Connection, uncancelled
 from atone.brokers._rabbit_publishing import Publishing
 from atone.errors import BrokerError, BrokerUnavailable
 
@@ -27,6 +27,7 @@ _log = logging.getLogger("atone.brokers.rabbitmq")
 
 _LOOK_SECONDS = 5.0
 _PAUSE_SECONDS_MAX = 2.0
+_SILENT_SECONDS_MAX = 60.0
 
 
 class RabbitDelivery:
@@ -85,6 +86,7 @@ class Member:
         self._tag = ""
         self._task: asyncio.Task[None] | None = None
         self._waiting = 0
+        self._came_at = 0.0  # when the last delivery came, or the consumer was made
         self._is_paused = False
         self._ended = False
 
@@ -99,7 +101,6 @@ class Member:
             await uncancelled(self._consume())
             self._task = asyncio.create_task(self._work())
         if self._is_paused:
-            self._is_paused = False
             await uncancelled(self._take_again())
         self._waiting += 1
         try:
@@ -210,6 +211,7 @@ class Member:
                         f'The group "{self._group}" has declared nothing. Call `declare` first.'
                     ) from None
                 self._channel, self._queue, self._is_paused = channel, queue, False
+                self._came_at = time.monotonic()
                 self._tag = await queue.consume(partial(self._take, channel))
         except BrokerError:
             if not channel.is_closed:
@@ -218,14 +220,20 @@ class Member:
             raise
 
     async def _take(self, channel: AbstractChannel, amqp: AbstractIncomingMessage) -> None:
+        self._came_at = time.monotonic()
         self._ahead.append(RabbitDelivery(self, channel, amqp))
         self._changed.set()
 
     async def _take_again(self) -> None:
         """Go on after a pause; if the channel is gone, whoever watches over it opens another one."""
-        if self._queue is not None and self._channel is not None and not self._channel.is_closed:
-            with self._connection.asking():
-                self._tag = await self._queue.consume(partial(self._take, self._channel))
+        try:
+            if self._queue is not None and self._channel is not None and not self._channel.is_closed:
+                with self._connection.asking():
+                    self._tag = await self._queue.consume(partial(self._take, self._channel))
+        except BrokerUnavailable:
+            _log.debug("the channel is gone, or will be at the next look", exc_info=True)
+        finally:
+            self._is_paused = False
 
     async def _work(self) -> None:
         """Watch over the channel, and open another one when it is gone, for as long as it takes."""
@@ -260,12 +268,18 @@ class Member:
     def _look_seconds(self) -> float:
         return min(_LOOK_SECONDS, self._hold_seconds / 4)
 
+    @property
+    def _silent_seconds(self) -> float:
+        return min(_SILENT_SECONDS_MAX, self._hold_seconds * 4)
+
     async def _look(self, channel: AbstractChannel) -> None:
         with self._connection.asking():
-            underlay: Any = await channel.get_underlay_channel()
-            if (
-                self._tag not in underlay.consumers and not self._ended
-            ):  # the server has ended it: its queue moved, or is gone
+            if self._ended or self._is_paused:
+                is_deaf = False
+            else:
+                underlay: Any = await channel.get_underlay_channel()
+                is_deaf = self._tag not in underlay.consumers or await self._stays_silent()
+            if is_deaf:  # the server has ended the consumer: its queue moved, or is gone
                 await channel.close()
                 return
             old = [one for one in self._held if time.monotonic() - one.since > self._hold_seconds]
@@ -277,3 +291,19 @@ class Member:
             for one in old:
                 self._held.discard(one)
                 await one.amqp.nack(requeue=True)
+
+    async def _stays_silent(self) -> bool:
+        """Tell whether nothing has come for so long that the server may have forgotten the consumer; then end that.
+
+        The server says nothing, counts the consumer and delivers to nobody, when a quorum queue is deleted and declared
+        again within some 50 ms (seen with 3.10); what it has so is given again when the channel is closed.
+        """
+        if self._held or self._ahead or self._queue is None or time.monotonic() - self._came_at < self._silent_seconds:
+            return False
+        await self._queue.cancel(self._tag, timeout=ASK_SECONDS)  # so that nothing is under way when it is closed
+        if self._ended:
+            return False
+        if self._ahead or self._held:
+            await self._take_again()
+            return False
+        return True
