@@ -129,6 +129,19 @@ class SagaView:
                 )
             await asyncio.sleep(_ASK_SECONDS)
 
+    async def purge(self, *, older_than_days: float, limit: int = 1000) -> int:
+        """Forget what is completed or compensated and was not heard of for so long; return how many, at most `limit`.
+
+        Never one that goes on or needs a person. Keep them for longer than the broker may repeat itself: an event that
+        comes after that is all that is known of its saga.
+
+        Raises:
+            ValueError: `older_than_days` is below 1.
+        """
+        if older_than_days < 1:
+            raise ValueError("older_than_days= is at least 1: a purged saga whose events come again is a new one.")
+        return await self._views.purge(self._map.name, self._clock() - older_than_days * 86_400, limit=limit)
+
     # -- taking in
 
     async def _take(self, delivery: Delivery) -> Ending:

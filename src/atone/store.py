@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 from atone.broker import Message, Outbox
 
+VIEW_OVER_STATUSES = frozenset({"completed", "compensated"})  # of choreographed sagas; nothing is to come
 FINAL_STATUSES = frozenset({"completed", "compensated", "failed"})
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
@@ -426,6 +427,13 @@ class Views(Protocol):
 
     async def due(self, name: str, now: float, *, limit: int = 100) -> Sequence[bytes]:
         """Return the keys of sagas of a choreography whose `wake_at` has come, the longest first."""
+        ...
+
+    async def purge(self, name: str, before: float, *, limit: int = 1000) -> int:
+        """Forget sagas of a choreography that are completed or compensated, and return how many: at most `limit`.
+
+        Only those whose events are all from before that time. What is heard of one afterwards begins it anew.
+        """
         ...
 
 

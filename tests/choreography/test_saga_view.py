@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from atone.errors import UnknownSaga
 from atone.saga_view import SagaView
 from atone.store import Query
 from atone.stores.sqlite import SqliteStore
-from tests.choreography.shop import ORDERS, PARTICIPANTS, Inventory, Shop, eventually, on_sqlite
+from tests.choreography.shop import ORDERS, PARTICIPANTS, Inventory, Shop, StockReserved, eventually, on_sqlite
 
 
 @asynccontextmanager
@@ -78,3 +79,32 @@ def test_what_is_missing_is_told_by_who_should_have_sent_it(tmp_path: Path) -> N
             assert (await view.of("o-1")).status is SagaStatus.RUNNING
 
     asyncio.run(main())
+
+
+def test_a_view_forgets_what_is_over_when_it_is_told_to(tmp_path: Path) -> None:
+    """Only after so many days, and never a saga that goes on."""
+
+    async def main() -> None:
+        days = [0.0]
+        clock = lambda: time.time() + days[0] * 86_400  # noqa: E731
+        async with seen(tmp_path, *PARTICIPANTS, clock=clock) as (shop, view, _):
+            await shop.place("o-1")
+            await until(view, "o-1", SagaStatus.COMPLETED)
+            await shop.send(StockReserved("cup", 500), "o-2", "m-1")
+            await eventually(lambda: _is_heard(view, "o-2"), lambda: shop.parked("payments"))
+            days[0] = 3.0
+            assert [await view.purge(older_than_days=4), await view.purge(older_than_days=2)] == [0, 1]
+            with pytest.raises(UnknownSaga):
+                await view.of("o-1")
+            assert (await view.of("o-2")).timeline
+            with pytest.raises(ValueError, match="at least 1"):
+                await view.purge(older_than_days=0.5)
+
+    asyncio.run(main())
+
+
+async def _is_heard(view: SagaView, saga_id: str) -> bool:
+    try:
+        return bool((await view.of(saga_id)).timeline)
+    except UnknownSaga:
+        return False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from atone._runtime.ids import SagaKeys
-from atone.store import Loaded, Marked, Observed, Query, Row, Summary
+from atone.store import VIEW_OVER_STATUSES, Loaded, Marked, Observed, Query, Row, Summary
 
 Plans = Mapping[tuple[str, int, str], str]
 
@@ -33,9 +33,9 @@ class MemoryViews:
     async def mark(self, marks: Sequence[Marked]) -> None:
         with self._lock:
             for key, rows, status, wake_at in marks:
-                summary, folded = self._hot[key]
-                if rows >= folded:
-                    self._hot[key] = summary._replace(status=status, wake_at=wake_at), rows
+                hot = self._hot.get(key)
+                if hot is not None and rows >= hot[1]:
+                    self._hot[key] = hot[0]._replace(status=status, wake_at=wake_at), rows
 
     async def load(self, keys: Sequence[bytes]) -> Sequence[Loaded | None]:
         with self._lock:
@@ -52,6 +52,14 @@ class MemoryViews:
             mine = [one for one, _ in self._hot.values() if one.name == name]
             due = sorted((one.wake_at, one.key) for one in mine if one.wake_at is not None and one.wake_at <= now)
             return [key for _, key in due][:limit]
+
+    async def purge(self, name: str, before: float, *, limit: int = 1000) -> int:
+        with self._lock:
+            over = [one for one, _ in self._hot.values() if one.name == name and one.status in VIEW_OVER_STATUSES]
+            old = [one for one in over if all(row.at < before for row in self._events[one.key].values())][:limit]
+            for one in old:
+                del self._hot[one.key], self._events[one.key], self._keys[one.tenant, one.name, one.saga_id]
+            return len(old)
 
     def _append(self, event: Observed) -> bytes:
         identity = (event.tenant, event.name, event.saga_id)

@@ -47,6 +47,18 @@ SELECT * FROM atone.view_summaries
    AND ($6::integer IS NULL OR version = $6) AND ($7::text IS NULL OR plan_hash <> $7) AND key > $8::bytea
  ORDER BY key LIMIT $9
 """
+_IS_OLD = """
+name = $1 AND status IN ('completed', 'compensated') AND created_at < $2
+   AND NOT EXISTS (SELECT 1 FROM atone.view_events AS e WHERE e.saga = v.key AND e.at >= $2)
+"""
+_LOCK_OLD = f"SELECT key FROM atone.views AS v WHERE {_IS_OLD} LIMIT $3 FOR UPDATE SKIP LOCKED"  # noqa: S608
+# A statement of its own, so that it sees what was appended until the rows were locked.
+_FORGET = f"""
+WITH old AS (SELECT key FROM atone.views AS v WHERE {_IS_OLD} AND key = ANY ($3::bytea[])),
+     events AS (DELETE FROM atone.view_events WHERE saga IN (SELECT key FROM old)),
+     gone AS (DELETE FROM atone.views WHERE key IN (SELECT key FROM old) RETURNING key)
+SELECT count(*) FROM gone
+"""  # noqa: S608
 _DUE = "SELECT key FROM atone.views WHERE name = $1 AND wake_at <= $2 ORDER BY wake_at LIMIT $3"
 
 _SUMMARY = slice(len(Summary._fields))
@@ -116,9 +128,21 @@ class PostgresViews:
         records = await self._do(lambda session: session.rows(self._place.sql(_DUE), name, now, limit))
         return [record["key"] for record in records]
 
+    async def purge(self, name: str, before: float, *, limit: int = 1000) -> int:
+        async def write(session: Session) -> int:
+            async with session.connection.transaction():
+                locked = await session.rows(self._place.sql(_LOCK_OLD), name, before, limit)
+                keys = [record["key"] for record in locked]
+                count: int = await session.value(self._place.sql(_FORGET), name, before, keys) if keys else 0
+            return count
+
+        return await self._do(write)
+
     async def _append(self, session: Session, event: Observed, number: int) -> bytes:
         identity = (event.tenant, event.name, event.saga_id)
-        await session.value(self._place.sql(_BEAR), self._ids.next(), *identity, number, event.at)
-        key: bytes = await session.value(self._place.sql(_LOCK), *identity)
+        key: bytes | None = None
+        while key is None:  # until it is there: it may be purged in between
+            await session.value(self._place.sql(_BEAR), self._ids.next(), *identity, number, event.at)
+            key = await session.value(self._place.sql(_LOCK), *identity)
         await session.value(self._place.sql(_APPEND), key, event.id, event.at, event.entry)
         return key

@@ -42,6 +42,13 @@ _FIND = """
        AND key > :after
      ORDER BY key LIMIT :limit
 """
+_OLD = """
+    SELECT key FROM views AS v
+     WHERE name = ?1 AND status IN ('completed', 'compensated') AND created_at < ?2
+       AND NOT EXISTS (SELECT 1 FROM view_events AS e WHERE e.saga = v.key AND e.at >= ?2)
+     LIMIT ?3
+"""
+_FORGET = ("DELETE FROM view_events WHERE saga = ?", "DELETE FROM views WHERE key = ?")
 _DUE = "SELECT key FROM views WHERE name = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?"
 
 
@@ -77,6 +84,15 @@ class SqliteViews:
             return [key for (key,) in rows]
 
         return await self._reader.do(Look(look))
+
+    async def purge(self, name: str, before: float, *, limit: int = 1000) -> int:
+        def write(connection: Connection, _: float) -> int:
+            old: list[tuple[bytes]] = connection.execute(_OLD, (name, before, limit)).fetchall()
+            for statement in _FORGET:
+                connection.executemany(statement, old)
+            return len(old)
+
+        return await self._writer.do(Change(write))
 
     def _append(self, connection: Connection, event: Observed) -> bytes:
         identity = (event.tenant, event.name, event.saga_id)

@@ -10,8 +10,9 @@ GRANT INSERT, UPDATE, DELETE ON atone.early_events, atone.outbox TO atone_worker
 -- A person posts again what was set aside, or drops it.
 GRANT INSERT, DELETE ON atone.set_aside TO atone_worker;
 
-GRANT INSERT, UPDATE ON atone.views TO atone_worker;
-GRANT INSERT ON atone.view_events TO atone_worker;
+-- What a view has heard of sagas that are over may be purged: nobody acts on it.
+GRANT INSERT, UPDATE, DELETE ON atone.views TO atone_worker;
+GRANT INSERT, DELETE ON atone.view_events TO atone_worker;
 
 GRANT SELECT ON atone.summaries, atone.journal_sizes, atone.definitions, atone.identity, atone.migrations,
     atone.view_summaries, atone.view_events TO atone_reader;
