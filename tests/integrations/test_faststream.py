@@ -49,6 +49,7 @@ class Shop:
         self.path = folder / "shop.db"
         self.calls: list[Any] = []
         self.faults: list[Exception] = []
+        self.commits = False
         self.middleware = SagaMiddleware(self.transaction, consumer="inventory", attempts_max=3)
 
     @asynccontextmanager
@@ -70,6 +71,8 @@ class Shop:
     async def reserve(self, order: Order, call: Any) -> dict[str, int]:
         self.calls.append((order, call))
         await call.connection.execute("INSERT INTO reserved VALUES (?, ?)", (order.sku, order.amount))
+        if self.commits:
+            await call.connection.execute("COMMIT")
         if self.faults:
             raise self.faults.pop(0)
         return {"left": 7}
@@ -340,3 +343,27 @@ def test_without_faststream_the_import_says_what_to_install() -> None:
     code = "import sys; sys.modules['faststream'] = None; import atone.integrations.faststream"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert 'pip install "atone[faststream]"' in done.stderr
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("down"), Reject("none left")], ids=["raises", "refuses"])
+def test_a_handler_that_commits_and_then_fails_has_its_message_refused_and_not_forgotten(
+    server: NatsServer, tmp_path: Path, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half of it stands: it is not called again, nothing is answered, and no repeat passes for a duplicate."""
+    shop, name = Shop(tmp_path), f"half{type(fault).__name__}"
+    shop.commits = True
+    shop.faults.append(fault)
+
+    async def main() -> None:
+        async with serving(server, shop, name) as sending:
+            await sending.publish([command(f"{name}.reserve")])
+
+            async def is_refused() -> bool:
+                return "BarrierMisplaced" in caplog.text and await is_settled(server, f"{name}-reserve")
+
+            await until(is_refused)
+        assert len(shop.calls) == 1
+        assert await shop.rows("SELECT is_done FROM atone_inbox") == [(2,)]
+        assert await shop.replies() == []
+
+    asyncio.run(main())
