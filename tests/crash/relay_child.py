@@ -83,7 +83,8 @@ class Ledger:
         is_cut = self._random.random() < 0.1
         for message in messages[: self._random.randint(0, len(messages))] if is_cut else messages:
             line = Line(message.id, message.key, message.topic, message.body.decode())
-            os.write(self._to, msgspec.json.encode(line) + b"\n")
+            # A kill may tear a line, never the next process's one: that begins anew.
+            os.write(self._to, b"\n" + msgspec.json.encode(line) + b"\n")
             if self._random.random() < 0.2:
                 await asyncio.sleep(self._random.uniform(0, 0.003))
         if is_cut:
