@@ -18,7 +18,11 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+Stop: TypeAlias = Literal["fast", "kill"]
+
+_SIGNALS = {"fast": signal.SIGTERM, "kill": signal.SIGKILL}
 
 
 @contextmanager
@@ -97,6 +101,54 @@ class ServerProcess:
                 return True
             time.sleep(0.01)
         return False
+
+
+class Server:
+    """What every server has: a folder, a port of its own for all its lives, and how it is ended and made to hang."""
+
+    stops_within_seconds = 30.0
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._process: ServerProcess | None = None
+
+    @property
+    def pid(self) -> int:
+        """The number of its process, and of the group of those that it starts."""
+        assert self._process is not None, "it runs"
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """Everything that the server has said."""
+        return said(self._folder)
+
+    def start(self) -> None:
+        """Start it, on the same port as before, and wait until it can be used."""
+        raise NotImplementedError
+
+    def stop(self, how: Stop = "fast") -> None:
+        """Stop it: `kill` is a crash."""
+        if self._process is None:
+            return
+        self._process.end(_SIGNALS[how], within_seconds=self.stops_within_seconds)
+        self._process = None
+
+    def restart(self, how: Stop = "fast") -> None:
+        """Stop it and start it again."""
+        self.stop(how)
+        self.start()
+
+    def pause(self) -> None:
+        """Have it hang: it keeps its connections and answers nothing."""
+        assert self._process is not None, "it runs"
+        self._process.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None, "it runs"
+        self._process.send(signal.SIGCONT)
 
 
 def said(folder: Path) -> str:

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from atone.testing._server import ServerProcess, free_port, listens, said, watched_folder
+from atone.testing._server import Server, ServerProcess, listens, watched_folder
 
-Stop: TypeAlias = Literal["fast", "kill"]
-
-_SIGNALS = {"fast": signal.SIGTERM, "kill": signal.SIGKILL}
 _PATIENCE_SECONDS = 30.0
 
 
@@ -55,29 +50,16 @@ def kafka_server(program: Path | None = None) -> Generator[KafkaServer, None, No
         server.stop("kill")
 
 
-class KafkaServer:
-    """One server without users, of one node."""
+class KafkaServer(Server):
+    """One server without users, of one node. What it has is gone when it stops."""
 
     def __init__(self, program: Path, folder: Path) -> None:
-        self.port = free_port()
+        super().__init__(folder)
         self._program = program
-        self._folder = folder
-        self._process: ServerProcess | None = None
 
     def url(self) -> str:
         """Return where a client finds it, and what it can't do."""
         return f"kafka://127.0.0.1:{self.port}?idempotence=0"
-
-    @property
-    def pid(self) -> int:
-        """The number of its process."""
-        assert self._process is not None, "it runs"
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """Everything that the server has said."""
-        return said(self._folder)
 
     def start(self) -> None:
         """Start it on the same port as before, empty, and wait until it takes connections."""
@@ -89,10 +71,3 @@ class KafkaServer:
         self._process = ServerProcess(self._folder, command)
         if not self._process.wait_until(lambda: listens(self.port), within_seconds=_PATIENCE_SECONDS):
             raise NoKafka(f"Tansu did not start: {self.log[-2000:]}")
-
-    def stop(self, how: Stop = "fast") -> None:
-        """Stop it; what it has is gone."""
-        if self._process is None:
-            return
-        self._process.end(_SIGNALS[how])
-        self._process = None

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from atone.testing._server import ServerProcess, free_port, listens, said, watched_folder
+from atone.testing._server import Server, ServerProcess, listens, watched_folder
 
-Stop: TypeAlias = Literal["fast", "kill"]
-
-_SIGNALS = {"fast": signal.SIGTERM, "kill": signal.SIGKILL}
 _PATIENCE_SECONDS = 30.0
 
 
@@ -56,31 +51,18 @@ def nats_server(program: Path | None = None, *, sync_always: bool = True) -> Gen
         server.stop("kill")
 
 
-class NatsServer:
+class NatsServer(Server):
     """One server with one user, `atone`."""
 
     def __init__(self, program: Path, folder: Path, *, sync_always: bool) -> None:
-        self.port = free_port()
+        super().__init__(folder)
         self.password = secrets.token_hex(16)
         self._program = program
-        self._folder = folder
         self._sync = "always" if sync_always else '"2m"'
-        self._process: ServerProcess | None = None
 
     def url(self, password: str | None = None) -> str:
         """Return where a client finds it."""
         return f"nats://atone:{self.password if password is None else password}@127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The number of its process."""
-        assert self._process is not None, "it runs"
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """Everything that the server has said."""
-        return said(self._folder)
 
     def start(self) -> None:
         """Start it, on the same port and with the data of before, and wait until it takes connections."""
@@ -95,25 +77,3 @@ class NatsServer:
         # It opens its port when JetStream has read its data.
         if not self._process.wait_until(lambda: listens(self.port), within_seconds=_PATIENCE_SECONDS):
             raise NoNats(f"NATS did not start: {self.log[-2000:]}")
-
-    def stop(self, how: Stop = "fast") -> None:
-        """Stop it: `kill` is a crash."""
-        if self._process is None:
-            return
-        self._process.end(_SIGNALS[how])
-        self._process = None
-
-    def restart(self, how: Stop = "fast") -> None:
-        """Stop it and start it again."""
-        self.stop(how)
-        self.start()
-
-    def pause(self) -> None:
-        """Have it hang: it keeps its connections and answers nothing."""
-        assert self._process is not None, "it runs"
-        self._process.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        assert self._process is not None, "it runs"
-        self._process.send(signal.SIGCONT)

@@ -15,13 +15,9 @@ import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from atone.testing._server import ServerProcess, free_port, listens, said, watched_folder
+from atone.testing._server import Server, ServerProcess, Stop, free_port, listens, watched_folder
 
-Stop: TypeAlias = Literal["fast", "kill"]
-
-_SIGNALS = {"fast": signal.SIGTERM, "kill": signal.SIGKILL}
 _PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _PATIENCE_SECONDS = 120.0
 # Two shared cores: schedulers that spin while they wait take the time of whoever is tested.
@@ -59,36 +55,25 @@ def rabbitmq_server(*, settings: Mapping[str, str] | None = None) -> Generator[R
         server.stop("kill")
 
 
-class RabbitServer:
+class RabbitServer(Server):
     """One node with one user, `atone`, who may do anything."""
 
+    stops_within_seconds = _PATIENCE_SECONDS
+
     def __init__(self, program: Path, mapper: Path, folder: Path, settings: Mapping[str, str]) -> None:
-        self.port = free_port()
+        super().__init__(folder)
         self.password = secrets.token_hex(16)
         self._program = program
         self._mapper = mapper
-        self._folder = folder
         self._settings = settings
         self._user = _package_user()
         self._node = f"atone-{secrets.token_hex(4)}@localhost"
         self._mapper_port = free_port()
-        self._process: ServerProcess | None = None
         self._mapping: ServerProcess | None = None
 
     def url(self, password: str | None = None) -> str:
         """Return where a client finds it."""
         return f"amqp://atone:{self.password if password is None else password}@127.0.0.1:{self.port}/"
-
-    @property
-    def pid(self) -> int:
-        """The number of its first process; the others are of its group."""
-        assert self._process is not None, "it runs"
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """Everything that the server has said."""
-        return said(self._folder)
 
     def start(self) -> None:
         """Start it, on the same port and with the data of before, and wait until it takes connections."""
@@ -107,17 +92,10 @@ class RabbitServer:
 
     def stop(self, how: Stop = "fast") -> None:
         """Stop it and its port mapper: `kill` is a crash."""
-        if self._process is not None:
-            self._process.end(_SIGNALS[how], within_seconds=_PATIENCE_SECONDS)
-            self._process = None
+        super().stop(how)
         if self._mapping is not None:
             self._mapping.end(signal.SIGKILL)
             self._mapping = None
-
-    def restart(self, how: Stop = "fast") -> None:
-        """Stop it and start it again."""
-        self.stop(how)
-        self.start()
 
     def _prepare(self) -> None:
         for name in ("data", "logs"):

@@ -10,18 +10,13 @@ from __future__ import annotations
 import importlib.util
 import secrets
 import shutil
-import signal
 import socket
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-from atone.testing._server import ServerProcess, free_port, said, watched_folder
+from atone.testing._server import Server, ServerProcess, watched_folder
 
-Stop: TypeAlias = Literal["fast", "kill"]
-
-_SIGNALS = {"fast": signal.SIGTERM, "kill": signal.SIGKILL}
 _PATIENCE_SECONDS = 30.0
 
 
@@ -61,31 +56,18 @@ def valkey_server(
         server.stop("kill")
 
 
-class ValkeyServer:
+class ValkeyServer(Server):
     """One server with one user, `default`."""
 
     def __init__(self, program: Path, folder: Path, settings: Mapping[str, str]) -> None:
-        self.port = free_port()
+        super().__init__(folder)
         self.password = secrets.token_hex(16)
         self._program = program
-        self._folder = folder
         self._settings = settings
-        self._process: ServerProcess | None = None
 
     def url(self, password: str | None = None) -> str:
         """Return where a client finds it."""
         return f"redis://:{self.password if password is None else password}@127.0.0.1:{self.port}/0"
-
-    @property
-    def pid(self) -> int:
-        """The number of its process."""
-        assert self._process is not None, "it runs"
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        """Everything that the server has said."""
-        return said(self._folder)
 
     def start(self) -> None:
         """Start it, on the same port and with the data of before, and wait until it answers."""
@@ -107,28 +89,6 @@ class ValkeyServer:
         self._process = ServerProcess(self._folder, [self._program, file])
         if not self._process.wait_until(self._answers, within_seconds=_PATIENCE_SECONDS):
             raise NoValkey(f"Valkey did not start: {self.log[-2000:]}")
-
-    def stop(self, how: Stop = "fast") -> None:
-        """Stop it: `kill` is a crash."""
-        if self._process is None:
-            return
-        self._process.end(_SIGNALS[how])
-        self._process = None
-
-    def restart(self, how: Stop = "fast") -> None:
-        """Stop it and start it again."""
-        self.stop(how)
-        self.start()
-
-    def pause(self) -> None:
-        """Have it hang: it keeps its connections and answers nothing."""
-        assert self._process is not None, "it runs"
-        self._process.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        assert self._process is not None, "it runs"
-        self._process.send(signal.SIGCONT)
 
     def _answers(self) -> bool:
         """Ask it whether it has read its data and takes commands."""
