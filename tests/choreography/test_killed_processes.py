@@ -6,9 +6,11 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.choreography.shop import LEFT, Shop, eventually, on_sqlite
+from tests.servers.processes import child_process
 
 ORDERS_PLACED = 12
 KILLS = 2
@@ -37,14 +39,12 @@ def test_services_that_are_killed_lose_no_order_and_do_nothing_twice(tmp_path: P
             await eventually(is_so, done, 60)
 
         for kill in range(KILLS):
-            with _services(tmp_path, broker) as child:
+            with _services(tmp_path, broker):  # which kills them when so much is done
                 await until_done((kill + 1) * everything // (KILLS + 2))
-                child.kill()
-        with _services(tmp_path, broker) as child:
+        with _services(tmp_path, broker):
             await until_done(everything)
             for saga_id, fails_at in orders.items():
                 await shop.until(saga_id, fails_at)
-            child.kill()
         for saga_id, fails_at in orders.items():
             assert await shop.effects(saga_id) == LEFT[fails_at]
         stock = Counter(what for (what,) in await shop.rows("inventory", "SELECT what FROM effects"))
@@ -55,6 +55,6 @@ def test_services_that_are_killed_lose_no_order_and_do_nothing_twice(tmp_path: P
     asyncio.run(main())
 
 
-def _services(folder: Path, broker: str) -> subprocess.Popen[bytes]:
+def _services(folder: Path, broker: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "tests.choreography.child", str(folder), broker]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    return child_process(command, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])

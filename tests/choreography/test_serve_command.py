@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from atone.cli.commands import run
 from atone.saga_view import SagaView
 from tests.choreography.shop import ORDERS, PARTICIPANTS, Shop, on_sqlite
+from tests.servers.processes import child_process
 
 FOLDER = "ATONE_TEST_SHOP"
 
@@ -45,13 +45,10 @@ def test_services_run_as_a_process_and_end_in_order_on_a_signal(tmp_path: Path) 
         await shop.until("o-1")
         await shop.close()
 
-    with subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]) as process:
-        try:
-            asyncio.run(main())
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
+    with child_process(command, env=environment, cwd=Path(__file__).parents[2]) as process:
+        asyncio.run(main())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize(

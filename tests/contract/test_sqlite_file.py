@@ -18,6 +18,7 @@ from atone.store import Hot
 from atone.stores import _sqlite_file
 from atone.testing._subject import birth_of, turn_of
 from tests.contract.scene import Clock, on_writer, opened
+from tests.servers.processes import child_process
 
 # -- whose file it is
 
@@ -194,9 +195,8 @@ def test_a_locked_file_is_unavailable_and_then_works_again(tmp_path: Path) -> No
 @contextmanager
 def holding(path: Path) -> Iterator[Callable[[], object]]:
     """Hold the write lock of a file in another process."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with child_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         yield lambda: holder.communicate(b"go\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 from atone.store import Hot, Query
 from atone.testing._subject import Lab, turn_of
 from tests.contract.scene import Clock, on_writer, opened
+from tests.servers.processes import child_process
 
 CHILD = Path(__file__).with_name("sqlite_child.py")
 Row = tuple[bytes, int, bytes]
@@ -23,13 +24,10 @@ Row = tuple[bytes, int, bytes]
 def child(mode: str, path: Path, sagas: int = 0) -> Iterator[subprocess.Popen[str]]:
     """Start a process that is ready, and waits for a line."""
     command = [sys.executable, str(CHILD), mode, str(path), str(sagas)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with child_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+        yield process
 
 
 def go(process: subprocess.Popen[str]) -> None:

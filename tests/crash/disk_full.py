@@ -28,6 +28,7 @@ from tests.crash.child import Files
 from tests.crash.fleet import Run, arguments, command, prepare
 from tests.crash.processes import Broken
 from tests.crash.server_restarts import seconds_to_first_commit
+from tests.servers.processes import is_running
 
 DATA_MB, LOG_MB = 160, 80
 PATIENCE_SECONDS = 60.0
@@ -105,10 +106,7 @@ def _said(server: PostgresServer, words: str) -> int:
 
 
 def _is_alive(server: PostgresServer) -> bool:
-    try:
-        return Path(f"/proc/{server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return is_running(server.pid)
 
 
 def _fill_data(run: Run, server: PostgresServer, data: Disk, seconds: float) -> float:

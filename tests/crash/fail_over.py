@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from statistics import median
 from time import monotonic, sleep
 from typing import Any
@@ -27,6 +26,7 @@ from tests.crash.child import Files
 from tests.crash.fleet import WORKER, Run, arguments, command, prepare
 from tests.crash.processes import Broken
 from tests.crash.server_restarts import seconds_to_first_commit
+from tests.servers.processes import below
 from tests.servers.proxy import Proxy
 
 PATIENCE_SECONDS = 60.0
@@ -73,8 +73,7 @@ class Pair:
 
 def _kill_all(server: PostgresServer) -> None:
     """End the server and all of its processes, so that none sends on what it has."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
-    for number in (server.pid, *map(int, children)):
+    for number in (server.pid, *below(server.pid)):
         with suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
     server.stop("kill")

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.guarded import cpu_seconds, guarded
 from benchmarks.load import Loaded, told
 from benchmarks.runs import RunFailed, run
+from tests.servers.processes import below, child_process, command_line, is_running, left
 
 ROOT = Path(__file__).parents[2]
 # A server that starts another process, and neither listens when it is asked to stop.
@@ -43,14 +44,6 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _runs(number: int) -> bool:
-    try:
-        state = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_server_and_its_children_go_with_the_benchmark(tmp_path: Path, how: signal.Signals) -> None:
     """Also if the benchmark is interrupted or killed, and the server does not listen."""
@@ -58,13 +51,14 @@ def test_a_server_and_its_children_go_with_the_benchmark(tmp_path: Path, how: si
     folder.mkdir()
     (tmp_path / "server.py").write_text(STUBBORN, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    benchmark = subprocess.Popen([sys.executable, "-c", BENCHMARK, folder], env=environment, stderr=subprocess.DEVNULL)
-    _until(lambda: (folder / "child").is_file() and (folder / "child").read_text(encoding="utf-8") != "")
-    child = int((folder / "child").read_text(encoding="utf-8"))
-    assert _runs(child)
-    benchmark.send_signal(how)
-    benchmark.wait(30)
-    _until(lambda: not _runs(child) and not folder.exists())
+    command = [sys.executable, "-c", BENCHMARK, folder]
+    with child_process(command, env=environment, stderr=subprocess.DEVNULL) as benchmark:
+        _until(lambda: (folder / "child").is_file() and (folder / "child").read_text(encoding="utf-8") != "")
+        child = int((folder / "child").read_text(encoding="utf-8"))
+        assert is_running(child)
+        benchmark.send_signal(how)
+        benchmark.wait(30)
+        _until(lambda: not is_running(child) and not folder.exists())
 
 
 def test_a_comparison_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
@@ -72,34 +66,15 @@ def test_a_comparison_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     tmp_path.chmod(0o755)
     command = [sys.executable, "-m", "benchmarks.compare", "--only", "atone,floor", "--inflight", "5", "--json"]
-    comparison = subprocess.Popen(
-        [*command, "--rounds", "1", "--seconds", "60"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    _until(lambda: "benchmarks.side" in _below(comparison.pid))
-    there = _numbers_below(comparison.pid)
-    comparison.send_signal(signal.SIGINT)
-    comparison.wait(30)
-    _until(lambda: not any(_runs(number) for number in there))
-    _until(lambda: list(tmp_path.glob("atone-*")) == [])
-
-
-def _numbers_below(root: int) -> list[int]:
-    found = [root]
-    for number in found:
-        for task in Path(f"/proc/{number}/task").glob("*"):
-            found += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
-    return found
-
-
-def _below(root: int) -> str:
-    words: list[str] = []
-    for number in _numbers_below(root):
-        try:
-            words.append(Path(f"/proc/{number}/cmdline").read_text(encoding="utf-8").replace("\0", " "))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return "\n".join(words)
+    command += ["--rounds", "1", "--seconds", "60"]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with child_process(command, cwd=ROOT, env=environment, **silent) as comparison:
+        _until(lambda: any("benchmarks.side" in command_line(number) for number in below(comparison.pid)))
+        family = below(comparison.pid)
+        comparison.send_signal(signal.SIGINT)
+        comparison.wait(30)
+        _until(lambda: left(family) == [])
+        _until(lambda: list(tmp_path.glob("atone-*")) == [])
 
 
 def test_cpu_time_is_that_of_the_whole_tree() -> None:

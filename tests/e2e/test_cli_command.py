@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.runtime.parcels import Parcel, SendParcel, Shop, working
+from tests.servers.processes import child_process
 
 ROOT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "atone"
@@ -55,14 +56,8 @@ def send(url: str, saga_id: str, *faults: str) -> None:
 @contextmanager
 def worker(url: str, *faults: str) -> Iterator[subprocess.Popen[str]]:
     """Run a worker in a process of its own while the block lasts."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.runtime.parcels", url, *faults],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    with process:
+    command = [sys.executable, "-m", "tests.runtime.parcels", url, *faults]
+    with child_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield process

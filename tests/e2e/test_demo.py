@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.servers.processes import child_process, command_line, processes
+
 ROOT = Path(__file__).parents[2]
 SHIPPED_FILE = ROOT / "examples" / "orders" / "orders.jsonl"
 ORDERS = 40
@@ -32,15 +34,7 @@ def command(*arguments: str | Path, module: str = "demo") -> list[str]:
 
 def processes_of(folder: Path) -> list[str]:
     """Return the command lines of all running processes that name the folder."""
-    found: list[str] = []
-    for process in Path("/proc").iterdir():
-        try:
-            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (OSError, NotADirectoryError):
-            continue  # not a process, or one that has just ended
-        if str(folder) in line:
-            found.append(line)
-    return found
+    return [line for line in map(command_line, processes()) if str(folder) in line]
 
 
 @dataclass(frozen=True)
@@ -164,7 +158,7 @@ def test_orders_that_cannot_be_read_are_exit_status_2(tmp_path: Path) -> None:
 def running_demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A demo in the middle of its run, in the folder `run` of the test's own."""
     arguments = command("--keep", tmp_path / "run", "--kill-after")
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+    with child_process(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stderr is not None
         # Two lines of progress: the first may come before any saga has been started.
         lines = (line for line in demo.stderr if "/200" in line)
@@ -172,7 +166,6 @@ def running_demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         next(lines)
         assert len(processes_of(tmp_path)) == 5
         yield demo
-        demo.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -17,6 +17,7 @@ import pytest
 
 from examples.orders.choreography.participants import ORDERS
 from tests.e2e.test_demo import ROOT, SHIPPED_FILE, Run, command, processes_of
+from tests.servers.processes import child_process
 
 PLACED = 24
 KILLS = ("0.1", "0.3", "0.5", "0.7")
@@ -110,17 +111,12 @@ def test_the_choreography_has_no_findings() -> None:
 def test_a_broker_that_is_not_there_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """The demo can't start a service without it: status 1, the reason, and no process."""
     options = ["--service", "payments", "--database", str(tmp_path / "p.db"), "--broker", "nats://127.0.0.1:1"]
-    process = subprocess.Popen(
-        command(*options, module="choreography.process"),
-        cwd=ROOT,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    with process:  # its standard input stays open, so it is not told to stop
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    line = command(*options, module="choreography.process")
+    with child_process(line, cwd=ROOT, text=True, **pipes) as process:  # with its input open it is not told to stop
         assert process.stderr is not None
         said = process.stderr.read()
+        process.wait()
     assert process.returncode == 1
     assert "BrokerUnavailable" in said
     assert processes_of(tmp_path) == []

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.servers.processes import below, child_process, left
+
 ROOT = Path(__file__).parents[2]
 SHIPPED_FILE = ROOT / "examples" / "orders" / "orders.jsonl"
 ORDERS = 60
@@ -25,34 +27,6 @@ def command(*arguments: str | Path, module: str = "demo") -> list[str]:
 
 def demo(*arguments: str | Path) -> list[str]:
     return command("--store", "postgres", *arguments)
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """Return the parent of each running process, and when it was started: a number alone may be used again."""
-    found: dict[int, tuple[int, str]] = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        if fields[0] != "Z":
-            found[int(process.name)] = (int(fields[1]), fields[19])
-    return found
-
-
-def below(pid: int) -> dict[int, str]:
-    """Return all processes that a process has started, and those that they have."""
-    alive = processes()
-    family = {pid}
-    while more := {one for one, (parent, _) in alive.items() if parent in family} - family:
-        family |= more
-    return {one: alive[one][1] for one in family - {pid}}
-
-
-def left(family: dict[int, str]) -> list[int]:
-    """Return those of a family that still run."""
-    alive = processes()
-    return [pid for pid, began in family.items() if pid in alive and alive[pid][1] == began]
 
 
 @dataclass(frozen=True)
@@ -122,16 +96,14 @@ def test_a_run_that_does_not_end_in_time_is_exit_status_1(tmp_path: Path) -> Non
 @pytest.fixture
 def running_demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[int, str]]]:
     """A demo in the middle of its run, and every process below it."""
-    with subprocess.Popen(
-        demo("--keep", tmp_path / "run", "--kill-after"), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as process:
+    arguments = demo("--keep", tmp_path / "run", "--kill-after")
+    with child_process(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if "the fleet runs them" in line)
         next(line for line in process.stderr if "/200" in line)
         family = below(process.pid)
         assert len(family) > 3 + 3 + 2, "services, workers, the server and its watcher"
         yield process, family
-        process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -20,6 +20,7 @@ import pytest
 
 from examples.orders.faults import NO_FAULTS, Fault, Faults, Rates
 from tests.e2e.order_service import Service, run, service
+from tests.servers.processes import child_process, is_running
 
 
 @dataclass(frozen=True)
@@ -408,7 +409,7 @@ def test_a_service_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
         "time.sleep(600)\n"
     )
     command = [sys.executable, "-c", starter, str(tmp_path / "payments.db")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+    with child_process(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert is_running(pid)
@@ -416,11 +417,3 @@ def test_a_service_goes_when_its_parent_is_killed(tmp_path: Path) -> None:
     # The test's own time limit is the only clock here.
     while is_running(pid):
         os.sched_yield()
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, and it is more than a corpse that nobody has buried yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

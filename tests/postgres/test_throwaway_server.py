@@ -15,6 +15,7 @@ import pytest
 
 from atone.testing.postgres import NoPostgres, find_postgres, major_version, postgres_server
 from tests.servers.postgres import SERVERS
+from tests.servers.processes import is_running
 
 ENDS_BADLY = """
 import os, signal
@@ -23,14 +24,6 @@ with postgres_server() as server:
     print(server._folder, server._process.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def is_running(number: int) -> bool:
-    try:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def gone(folder: Path, number: int) -> bool:

@@ -31,6 +31,7 @@ from tests.runtime.world import (
     run,
     sqlite,
 )
+from tests.servers.processes import child_process
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -39,9 +40,9 @@ def killed_at(folder: Path, at: str, rejected: str = "") -> World:
     """Run a child until `at` is called there, kill it with SIGKILL, and return the world that it leaves."""
     command = [sys.executable, "-m", "tests.runtime.crash_child", str(folder), at, rejected]
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    with child.stdout:
+    environment = {**os.environ, "PYTHONPATH": path}
+    with child_process(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
         assert child.stdout.readline() == f"reached {at}\n".encode()
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL

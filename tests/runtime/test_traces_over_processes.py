@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+from tests.servers.processes import child_process
 
 ROOT = Path(__file__).parents[2]
 
 
-def _process(folder: Path, task: str) -> subprocess.Popen[str]:
+def _process(folder: Path, task: str) -> AbstractContextManager[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.runtime.traced_child", str(folder), task]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return child_process(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def _spans(folder: Path, task: str) -> dict[str, Any]:
