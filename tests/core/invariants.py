@@ -9,10 +9,11 @@ from __future__ import annotations
 from atone._core.commands import AskCondition, AskMessage, Call, Decision, Send
 from atone._core.facts import Operation
 from atone._core.fold import fold
-from atone._core.journal import AttemptStarted, DirectionDecided, Entry, SagaEnded
+from atone._core.journal import AttemptStarted
 from atone._core.plan import Does, Plan, Role, StepPlan
 from atone._core.state import SagaState, SagaStatus, StepState, StepStatus
-from tests.core.world import COMPENSATION, PROBE, Model, Participant, Taken, World
+from atone.testing._law import wrong_in
+from tests.core.world import PROBE, Model, Participant, Taken, World
 
 
 class Broken(AssertionError):
@@ -43,53 +44,12 @@ def _decision(plan: Plan, saga: SagaState | None, decision: Decision) -> None:
     folded = saga
     for entry in decision.entries:
         if folded is not None:
-            _entry(plan, folded, entry)
+            for wrong in wrong_in(plan, folded, entry):
+                raise Broken(wrong)
         folded = fold(plan, folded, (entry,))
     _commands(plan, decision)
     for step, state in zip(plan.steps, decision.saga.steps, strict=True):
         _bounds(plan, step, state)
-
-
-def _entry(plan: Plan, saga: SagaState, entry: Entry) -> None:
-    _rule(not saga.status.is_final or type(entry).__name__ == "RequestAnswered", "something happened after the end")
-    if type(entry) is AttemptStarted:
-        _intent(plan, saga, entry)
-    elif type(entry) is DirectionDecided:
-        _rule(not saga.is_backward, "the direction was decided twice")
-        _rule(all(state.compensation.started == 0 for state in saga.steps), "an undo came before the decision")
-    elif type(entry) is SagaEnded and entry.status is SagaStatus.COMPENSATED:
-        _rule(
-            all(state.status is not StepStatus.COMPENSATION_FAILED for state in saga.steps),
-            "a failed undo was forgotten",
-        )
-
-
-def _intent(plan: Plan, saga: SagaState, entry: AttemptStarted) -> None:
-    at = plan.index[entry.step]
-    state = saga.steps[at]
-    _rule(state.open is None, f"two attempts of {entry.step} at once")
-    if entry.operation is not COMPENSATION:
-        _rule(not saga.is_backward, "a step was called forward after the turn")
-        _rule(
-            state.status not in (StepStatus.SUCCEEDED, StepStatus.SKIPPED), f"{entry.step} was called when it was over"
-        )
-        _rule(all(saga.steps[prior].is_over for prior in plan.predecessors[at]), f"{entry.step} began before its turn")
-        if plan.pivot == at:
-            _rule(
-                all(request.kind != "cancel" for request in saga.requests) or state.doubt, "the pivot overtook a cancel"
-            )
-        return
-    _rule(saga.is_backward and entry.step in saga.rollback, f"{entry.step} was undone without a decision")
-    _rule(all(one.open is None or one.open.operation is COMPENSATION for one in saga.steps), "undone while a call ran")
-    for later in plan.descendants[at]:
-        behind = saga.steps[later]
-        settled = behind.status in (StepStatus.COMPENSATED, StepStatus.COMPENSATION_FAILED) or behind.waived is not None
-        cleared = not behind.doubt and behind.result is None
-        _rule(
-            plan.steps[later].name not in saga.rollback or settled or cleared, f"{entry.step} was undone out of order"
-        )
-    failed = any(one.status is StepStatus.COMPENSATION_FAILED and one.waived is None for one in saga.steps)
-    _rule(plan.on_compensation_failure != "halt" or not failed, "the rollback went on after a halt")
 
 
 def _commands(plan: Plan, decision: Decision) -> None:

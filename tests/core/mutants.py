@@ -22,6 +22,7 @@ from tests.core.mutations import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = Path("src/atone/_core")
+LAW = CORE.parent / "testing/_law.py"  # what its tests judge journals by
 
 
 class DoesNotFit(Exception):
@@ -44,11 +45,14 @@ def mutated(mutant: Mutant) -> str:
 def lay_out(folder: Path, mutant: Mutant | None) -> Path:
     """Copy the core and its tests into a folder, with the change in it; return the folder.
 
-    The rest of the package is left out, for the core may not need it and its tests do not.
+    The rest of the package is left out, for the core may not need it and its tests need the law's check alone.
     """
     nothing = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(ROOT / CORE, folder / CORE, ignore=nothing)
-    (folder / CORE.parent / "__init__.py").touch()
+    (folder / LAW).parent.mkdir()
+    shutil.copy(ROOT / LAW, folder / LAW)
+    for package in (CORE.parent, LAW.parent):
+        (folder / package / "__init__.py").touch()
     shutil.copytree(ROOT / "tests/core", folder / "tests/core", ignore=nothing)
     shutil.copy(ROOT / "pyproject.toml", folder)
     if mutant is not None:
