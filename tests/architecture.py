@@ -20,7 +20,7 @@ MODULE_LINES_MAX = 600
 DOCSTRING_LINES = range(3, 9)
 PORT_DOCSTRING_LINES = range(3, 13)
 
-PORTS = {"atone.store", "atone.broker", "atone.clock", "atone.engine", "atone.telemetry"}
+PORTS = {"atone.store", "atone.broker", "atone.clock", "atone.engine", "atone.machine", "atone.telemetry"}
 ADAPTER_ROOMS = ("atone.stores", "atone.brokers", "atone.engines")
 # Inside an adapters' room: what several adapters stand on, and so no adapter itself.
 SHARED_BY_ADAPTERS = {"sql"}

@@ -33,7 +33,7 @@ from atone._runtime.watchers import Watchers
 from atone._runtime.worker import Worker
 from atone.broker import Broker
 from atone.brokers import open_broker
-from atone.clock import Clock, SystemClock
+from atone.clock import Clock
 from atone.codec import Codec
 from atone.definition import Saga, Seconds
 from atone.errors import (
@@ -42,6 +42,7 @@ from atone.errors import (
     Shutdown,
     UnknownSaga,
 )
+from atone.machine import machine
 from atone.outcome import Outcome
 from atone.store import Hint, Hinting, Query, Store
 from atone.stores import open_store
@@ -94,7 +95,7 @@ class Orchestrator(Looking, Steering):
         self._tenant = checked_name("tenant", tenant, DefinitionError)
         self._limits = limits or Limits()
         self._catalogue.refuse_unknown(self._limits.bounds_by_name)
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._telemetry = telemetry_of(telemetry)
         self._runs = runs
         self._broker = open_broker(broker) if isinstance(broker, str) else broker
@@ -132,7 +133,7 @@ class Orchestrator(Looking, Steering):
                 await self._messaging.open()
             sagas, listeners = self._catalogue.all, (self._waiting, self._watchers, self._telemetry)
             parts = (*listeners, self._sending, self._messaging)
-            worker = _made(self._runs, self._store, sagas, self._clock, self._limits, *parts)
+            worker = _made(self._runs, self._store, sagas, self._clock or machine(), self._limits, *parts)
             self._waiting.open()
             await worker.open()
             _listen(self._store, worker, self._waiting)

@@ -6,7 +6,6 @@ not decode a body: whoever knows the event's type does. Used by participants, by
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from atone._runtime.arguments import ID_LENGTH_MAX, is_name
 from atone._runtime.trace_context import TraceContext, read_headers
 from atone.broker import Message
 from atone.errors import MessageError
+from atone.machine import machine
 
 DEFAULT_TENANT = "default"
 
@@ -64,7 +64,7 @@ def to_message(event: Event) -> Message:
         names.SAGA_ID: event.saga_id,
         names.CAUSE: event.cause,
         names.SOURCE: event.source,
-        names.AT: f"{event.at or time.time():.6f}",
+        names.AT: f"{event.at or machine().time():.6f}",
     }
     if event.trace is not None:
         carried.update(event.trace.headers)

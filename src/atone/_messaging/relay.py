@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
-from time import monotonic
 from typing import TypeVar
-from uuid import uuid4
 
 from atone._messaging.posting import Posting, RelayObserver, Report
 from atone.broker import Broker, Outbox, Outgoing, Relayed
 from atone.errors import AtoneError, BrokerClosed, BrokerUnavailable, StoreClosed, StoreUnavailable
+from atone.machine import machine, new_name
 
 log = logging.getLogger("atone.relay")
 
@@ -32,6 +30,11 @@ _LONGEST_CLAIM_SECONDS = 600.0
 
 class _Ended(Exception):
     """The relay is closing, or what it stands on is closed."""
+
+
+def monotonic() -> float:
+    """Return the machine's monotonic time."""
+    return machine().monotonic()
 
 
 class Relay:
@@ -58,7 +61,7 @@ class Relay:
         self._posting = Posting(broker, observer)
         self._batch, self._lease_seconds = batch, lease_seconds
         self._poll_seconds, self._poll_seconds_max = poll_seconds, poll_seconds_max
-        self._name, self._calls = uuid4().hex, count(1)
+        self._name, self._calls = new_name(), count(1)
         self._wanted = asyncio.Event()
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -180,7 +183,7 @@ class Relay:
                 raise _Ended
             if until is not None and monotonic() >= until:
                 raise TimeoutError
-            await self._pause(random.uniform(pause / 2, pause))
+            await self._pause(machine().uniform(pause / 2, pause))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _failed(self, where: str, error: BaseException) -> None:
@@ -202,7 +205,7 @@ class Relay:
 
     async def _rest(self, seconds: float) -> bool:
         """Wait for a nudge, and for no longer than that; whether one came."""
-        return await _within(self._wanted, random.uniform(seconds * 0.8, seconds * 1.2))
+        return await _within(self._wanted, machine().uniform(seconds * 0.8, seconds * 1.2))
 
     async def _pause(self, seconds: float) -> None:
         await _within(self._ending, seconds)

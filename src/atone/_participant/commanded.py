@@ -8,7 +8,6 @@ that the command carries; nothing of a choreography is touched. Must not acknowl
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -39,6 +38,7 @@ from atone.errors import (
     Reject,
     RetryAfter,
 )
+from atone.machine import machine
 
 log = logging.getLogger("atone.participant")
 
@@ -90,7 +90,7 @@ class Commanded:
             carried.get(headers.TENANT, "default"),
         )
         outcome, body = await self._answer(handler, context, message)
-        reply = reply_message(message, outcome=outcome, body=body, source=self._bound.name, at=time.time())
+        reply = reply_message(message, outcome=outcome, body=body, source=self._bound.name, at=machine().time())
         await self._tables.outbox.add(connection, [reply])
         await self._tables.inbox.end(connection, self.group, message.id)
 

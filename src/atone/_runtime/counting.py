@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 
 from atone._codec.problems import type_name
 from atone._runtime.telemetry import Telemetry
+from atone.machine import machine
 from atone.store import Counting, Posting, Store
 
 log = logging.getLogger("atone.telemetry")
@@ -30,7 +30,7 @@ async def keep_counting(store: Store, telemetry: Telemetry) -> None:
         except Exception as error:  # noqa: BLE001 - a gauge is not worth a worker
             log.warning("counting unfinished sagas and waiting messages: %s", type_name(error))
         # Jitter keeps many workers from asking at the same moment.
-        await asyncio.sleep(telemetry.census_seconds * random.uniform(0.8, 1.2))
+        await asyncio.sleep(telemetry.census_seconds * machine().uniform(0.8, 1.2))
 
 
 async def warn_of_messages(store: Store) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 
 from atone._runtime.logs import about, told
 from atone.clock import Clock
 from atone.errors import WorkerDead
+from atone.machine import machine
 from atone.store import Lease, Store
 
 log = logging.getLogger("atone.lease")
@@ -41,8 +41,8 @@ class Heartbeat:
         self._lease_seconds, self._stall_seconds = lease_seconds, loop_stall_seconds
         self._on_lease, self._on_dead = on_lease, on_dead
         self._loop = asyncio.get_running_loop()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="atone-heartbeat", daemon=True)
+        self._stopped = False
+        self._beats = machine().beats(self._beat, "atone-heartbeat")
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticked = clock.monotonic()
         self.until = self._ticked
@@ -51,7 +51,7 @@ class Heartbeat:
         """Begin, after a first lease that was asked for at `asked_at` (monotonic)."""
         self.until = asked_at + self._lease_seconds
         self._tick()
-        self._thread.start()
+        self._beats.start(self._lease_seconds / 3)
 
     def protects(self) -> bool:
         """Whether the lease still runs, by this process's own clock."""
@@ -59,32 +59,31 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Stop renewing; a renewal under way ends first."""
-        self._stopped.set()
-        self._thread.join(timeout=self._lease_seconds)
+        self._stopped = True
+        self._beats.stop(self._lease_seconds)
 
     def _tick(self) -> None:
-        if self._stopped.is_set():
+        if self._stopped:
             return
         self._ticked = self._clock.monotonic()
         self._tick_handle = self._loop.call_later(min(1.0, self._stall_seconds / 4), self._tick)
 
-    def _run(self) -> None:
-        pause = self._lease_seconds / 3
-        while not self._stopped.wait(pause):
-            if self._clock.monotonic() - self._ticked > self._stall_seconds:
-                known = about(worker=self._worker)
-                stalled = self._stall_seconds
-                log.error("the event loop has not run for %.0f s; the lease is left to end", stalled, extra=known)
-                pause = self._lease_seconds / 3
-                continue
-            pause = self._lease_seconds / 3 if self._renew() else min(0.5, self._lease_seconds / 10)
+    def _beat(self) -> float | None:
+        """Renew once; return when to do it again."""
+        if self._clock.monotonic() - self._ticked > self._stall_seconds:
+            known = about(worker=self._worker)
+            stalled = self._stall_seconds
+            log.error("the event loop has not run for %.0f s; the lease is left to end", stalled, extra=known)
+            return self._lease_seconds / 3
+        pause = self._lease_seconds / 3 if self._renew() else min(0.5, self._lease_seconds / 10)
+        return None if self._stopped else pause
 
     def _renew(self) -> bool:
         asked_at = self._clock.monotonic()
         try:
             lease = self._store.renew(self._worker, self._lease_seconds)
         except WorkerDead:
-            self._stopped.set()
+            self._stopped = True
             self._tell(self._on_dead)
             return True
         except Exception as error:  # noqa: BLE001 - without this thread the worker dies, whatever was wrong once
@@ -100,4 +99,4 @@ class Heartbeat:
         try:
             self._loop.call_soon_threadsafe(what)
         except RuntimeError:
-            self._stopped.set()  # the loop is closed: there is nobody left to renew for
+            self._stopped = True  # the loop is closed: there is nobody left to renew for

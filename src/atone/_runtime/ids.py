@@ -7,8 +7,8 @@ in milliseconds, which keeps new rows together in the index; it is no secret and
 from __future__ import annotations
 
 import itertools
-import os
-import time
+
+from atone.machine import machine, new_name
 
 
 class SagaKeys:
@@ -18,33 +18,34 @@ class SagaKeys:
     """
 
     def __init__(self) -> None:
-        self._bits = b""
+        self._bits: bytes = b""
         self._at = 0
+        self._random_bytes, self._time = machine().random_bytes, machine().time
 
     def next(self) -> bytes:
         """Return 16 bytes that sort by the time they were made: 48 bits of milliseconds, 80 random bits."""
         if self._at == len(self._bits):
-            self._bits, self._at = os.urandom(10 * 256), 0
+            self._bits, self._at = self._random_bytes(10 * 256), 0
         begin = self._at
         self._at = end = begin + 10
-        return (time.time_ns() // 1_000_000).to_bytes(6, "big") + self._bits[begin:end]
+        return int(self._time() * 1000).to_bytes(6, "big") + self._bits[begin:end]
 
 
 def new_worker_id() -> str:
     """Return a worker id that no other start, here or elsewhere, will ever have."""
-    return f"{os.getpid()}-{os.urandom(8).hex()}"
+    return f"{machine().pid}-{new_name(8)}"
 
 
 def new_request_id() -> str:
     """Return an id for a request whose sender gave none."""
-    return os.urandom(16).hex()
+    return new_name()
 
 
 class CommitIds:
     """Commit ids of one worker: 8 random bytes, then a counter."""
 
     def __init__(self) -> None:
-        self._prefix = os.urandom(8)
+        self._prefix = machine().random_bytes(8)
         self._counter = itertools.count(1)
 
     def next(self) -> bytes:

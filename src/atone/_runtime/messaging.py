@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 
 from atone._messaging.posting import RelayObserver
@@ -16,6 +15,7 @@ from atone._messaging.relay import Relay
 from atone._runtime.logs import about, report, told
 from atone.broker import Broker, Outbox
 from atone.errors import BrokerUnavailable
+from atone.machine import machine
 
 log = logging.getLogger("atone.broker")
 
@@ -114,7 +114,7 @@ class Messaging:
                     log.info("the broker is there")
                 return True
             try:
-                async with asyncio.timeout(random.uniform(pause / 2, pause)):
+                async with asyncio.timeout(machine().uniform(pause / 2, pause)):
                     await self._ending.wait()
             except TimeoutError:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -128,7 +128,7 @@ class Messaging:
                 await listening(self._broker)
             except Exception as error:  # noqa: BLE001 - what was not heard yet comes again
                 report(log, "listening to the broker failed; it is tried again", error)
-            await asyncio.sleep(random.uniform(pause / 2, pause))
+            await asyncio.sleep(machine().uniform(pause / 2, pause))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def _left(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from atone._runtime.runner import Runner, unfit_requests
 from atone._runtime.telemetry import Telemetry
 from atone.codec import describe
 from atone.errors import AtoneError, CorruptJournal, StoreError, WorkerDead
+from atone.machine import machine
 from atone.store import Claimed, Hot, Loaded, Store
 
 log = logging.getLogger("atone.worker")
@@ -121,11 +121,11 @@ class Recovery:
 
         Jitter keeps many workers from asking at the same moment.
         """
-        usual = self._limits.poll_seconds * random.uniform(0.7, LATEST_POLL)
+        usual = self._limits.poll_seconds * machine().uniform(0.7, LATEST_POLL)
         if self._next_end is None:
             return usual
         left = max(0.0, self._next_end - self._membership.time.now())
-        return min(usual, left + AFTER_LEASE_SECONDS * random.uniform(0.2, 1.0))
+        return min(usual, left + AFTER_LEASE_SECONDS * machine().uniform(0.2, 1.0))
 
     async def _pause(self, seconds: float) -> None:
         try:

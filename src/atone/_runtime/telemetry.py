@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, cast
-from uuid import uuid4
 
 from atone._codec.problems import type_name
 from atone._core import journal
@@ -21,6 +20,7 @@ from atone._core.facts import Fact, Impossible, Interrupted, Operation, Probed, 
 from atone._core.plan import Plan
 from atone._runtime.trace_context import read_headers
 from atone.errors import DefinitionError
+from atone.machine import new_name
 from atone.store import Census, Claimed, Outstanding, TurnResult
 from atone.telemetry import Attempted, AttemptObserver, Looked, Observer, SagaObserver, StartObserver, Subject
 
@@ -34,7 +34,7 @@ class Telemetry:
         self._observers = tuple(part for one in observers for part in one.parts or (one,))
         wishes = [one.census_seconds for one in self._observers if one.census_seconds is not None]
         self.census_seconds: float | None = min(wishes, default=None)
-        self._worker = uuid4().hex
+        self._worker = new_name()
 
     def starting(self, saga: Subject) -> Start:
         """Begin to hear one `start`."""

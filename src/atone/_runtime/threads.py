@@ -14,6 +14,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from atone.machine import machine
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("these threads are closed")
-            self._queue.put(partial(_run, future, partial(fn, *args, **kwargs)))
+            self._queue.put(partial(run_into, future, partial(fn, *args, **kwargs)))
             if self._idle > 0:
                 self._idle -= 1
             elif self._started < self._most:
@@ -63,7 +65,8 @@ class DaemonThreads(Executor):
                 self._idle += 1
 
 
-def _run(future: Future[Any], call: Callable[[], Any]) -> None:
+def run_into(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Make a call, and have the future tell what came of it."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -81,7 +84,7 @@ async def aside(call: Callable[[], T]) -> T:
     """
     future: Future[T] = Future()
     try:
-        threading.Thread(target=_run, args=(future, call), name="atone-aside", daemon=True).start()
+        machine().aside(partial(run_into, future, call), "atone-aside")
     except RuntimeError:
-        _run(future, call)
+        run_into(future, call)
     return await asyncio.wrap_future(future)

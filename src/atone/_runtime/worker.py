@@ -31,9 +31,9 @@ from atone._runtime.slots import Slots
 from atone._runtime.starter import unowned_start
 from atone._runtime.starts import Answer, Starts
 from atone._runtime.telemetry import Telemetry
-from atone._runtime.threads import DaemonThreads
 from atone.clock import Clock
 from atone.errors import Shutdown
+from atone.machine import machine
 from atone.store import Store, StoredPlan, Turn, TurnResult
 
 log = logging.getLogger("atone.worker")
@@ -64,7 +64,7 @@ class Worker:
         self.on_changed = on_changed
         self.telemetry, self._store = telemetry, store
         self._new_key = SagaKeys().next
-        self._threads = DaemonThreads(limits.threads_max, "atone-step")
+        self._threads = machine().threads(limits.threads_max, "atone-step")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starts = Starts(limits.starts_waiting_max)
         self._quiet = asyncio.Event()
