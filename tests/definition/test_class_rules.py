@@ -807,7 +807,11 @@ def test_a_decorator_without_brackets_is_refused(word: str, decorator: Any) -> N
     assert refusal(lambda: decorator(reads)) == f"@{word} stands without brackets above a function. Write @{word}()."
 
 
-@pytest.mark.parametrize("given", [partial(reads, None), staticmethod(reads), classmethod(reads), int, 3], ids=repr)
+@pytest.mark.parametrize(
+    "given",
+    [partial(reads, None), staticmethod(reads), classmethod(reads), int, 3],
+    ids=["partial", "staticmethod", "classmethod", "class", "number"],
+)
 def test_a_step_or_handler_that_is_no_method_is_refused(given: Any) -> None:
     """A step is called with the saga object, so it is a plain method."""
     assert "Write it above a plain `def` or `async def` method." in refusal(lambda: step()(given))
