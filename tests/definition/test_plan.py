@@ -5,9 +5,9 @@ Each option of the definition layer arrives in the plan, for async and plain fun
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-import re
 import types
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, replace
