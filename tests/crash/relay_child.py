@@ -23,6 +23,7 @@ import msgspec
 
 from atone import Context, Orchestrator, Reject, Retry, Saga, SagaStatus, Tried, step
 from atone._messaging import relay
+from atone._messaging.posting import Report
 from atone._runtime import messaging
 from atone.broker import Message, Outgoing, Published
 from atone.errors import BrokerUnavailable
@@ -173,7 +174,7 @@ async def _until_over(orchestrator: Orchestrator, store: Store) -> None:
 def break_it(fault: str) -> None:
     """Take a rule out, to see that the verdict finds it."""
     if fault == "told_too_early":
-        relay.Relay._publish = _told_too_early  # type: ignore[method-assign]
+        relay.Relay._publish = _told_too_early
     elif fault == "no_heads":
         condition = "AND NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.key = o.key AND e.ref < o.ref)"
         assert condition in _sqlite_outbox._HEADS
@@ -183,12 +184,12 @@ def break_it(fault: str) -> None:
 
 async def _told_too_early(
     self: relay.Relay, outgoing: Sequence[Outgoing], until: float
-) -> relay._Report:  # what was claimed is forgotten before the broker has it
+) -> Report:  # what was claimed is forgotten before the broker has it
     refs = [one.ref for one in outgoing]
     await self._outbox.relay("early", published=refs, refused={}, limit=0, lease_seconds=0)
     with contextlib.suppress(BrokerUnavailable):
-        await self._broker.publish([one.message for one in outgoing])
-    return relay._Report()
+        await self._posting.publish([one.message for one in outgoing])
+    return Report()
 
 
 def leave_with_parent() -> None:
@@ -204,7 +205,7 @@ def leave_with_parent() -> None:
 def main() -> None:
     life = msgspec.json.decode(sys.argv[1], type=Life)
     leave_with_parent()
-    messaging.Relay = partial(relay.Relay, lease_seconds=_RELAY_LEASE_SECONDS)  # type: ignore[assignment,misc]
+    messaging.Relay = partial(relay.Relay, lease_seconds=_RELAY_LEASE_SECONDS)
     break_it(life.breaks)
     asyncio.run(live(life))
 
