@@ -144,7 +144,7 @@ class Observer:
         """A batch of messages is over: so many are with the broker, are set aside, or wait for somebody to listen."""
 
     def relay_failed(self, where: str) -> None:
-        """The relay failed to reach the broker or the store (the word says which); it tries again."""
+        """The relay failed to reach the broker or the store, or in its own work (`where` says it); it tries again."""
 
     def posting(self, found: Outstanding) -> None:
         """What the outbox of the store holds: what waits to be published, and since when."""

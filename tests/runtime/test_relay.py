@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from atone._messaging import headers, relay
+from atone._messaging.posting import Posting
 from atone._messaging.relay import Relay
 from atone.broker import Message, Published, Relayed
 from atone.brokers.memory import MemoryBroker
@@ -111,7 +112,7 @@ class Scene:
 
     def relay(self, **options: Any) -> Relay:
         options = {"observer": self.heard, "poll_seconds": 0.01, "poll_seconds_max": 0.02, **options}
-        return Relay(self.store, self.broker, **options)  # type: ignore[arg-type]
+        return Relay(self.store, self.broker, **options)
 
     async def empty(self) -> None:
         await until_async(self._is_empty)
@@ -196,7 +197,7 @@ def test_an_idle_relay_asks_ever_less_often() -> None:
                 await asyncio.sleep(0)
                 return len(waits) == 5
 
-            running._rest = rest  # type: ignore[method-assign]
+            running._rest = rest
             running.start()
             await until(lambda: len(waits) > 8)
             await running.close()
@@ -573,6 +574,60 @@ def test_an_unexpected_error_of_the_store_does_not_end_the_relay(caplog: pytest.
     assert "secret" not in caplog.text
 
 
+def test_an_observer_that_raises_holds_up_no_message(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told once, by its type; each message is published once, for what was published is remembered."""
+
+    class Raises(Heard):
+        def relayed(self, published: int, refused: int, unheard: int) -> None:
+            raise KeyError("secret")
+
+        def relay_failed(self, where: str) -> None:
+            raise KeyError("secret")
+
+    async def main() -> None:
+        async with scene(observer=Raises()) as at:
+            at.broker.faults.append(BrokerUnavailable("away"))
+            sent = [message(), message()]
+            for one in sent:
+                await at.store.post(one)
+                await at.empty()
+            assert at.broker.ids == [one.id for one in sent]
+
+    asyncio.run(main())
+    assert caplog.text.count("the relay's observer fails; mend it: KeyError") == 1
+    assert "secret" not in caplog.text
+
+
+def test_a_mistake_of_its_own_does_not_end_the_relay_in_silence(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as an error and counted; what was in its hands is published again, and then it is told to be well."""
+    report = Posting.report
+    faults = [KeyError("secret")]
+
+    def wrong(self: Posting, outgoing: Any, outcomes: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return report(self, outgoing, outcomes)
+
+    monkeypatch.setattr(Posting, "report", wrong)
+
+    async def main() -> None:
+        async with scene(lease_seconds=0.1) as at:
+            one = message()
+            await at.store.post(one)
+            await until(lambda: "own work" in at.heard.failed)
+            at.now += 1
+            await at.empty()
+            assert at.broker.ids == [one.id] * 2
+            await until(lambda: "works again" in caplog.text)
+
+    with caplog.at_level(logging.INFO, "atone.relay"):
+        asyncio.run(main())
+    (error,) = [one for one in caplog.records if one.levelno == logging.ERROR]
+    assert error.getMessage() == "the relay's own work fails; messages wait, and it is tried again: KeyError"
+
+
 def test_two_relays_share_an_outbox_and_a_broker() -> None:
     """Each message goes once while both are well, and each key in order."""
 
@@ -601,13 +656,14 @@ def test_through_a_broker_of_ours_that_goes_away_and_comes_back() -> None:
         store = MemoryStore(allow_volatile=True)
         async with store, MemoryBroker("memory://relayed") as broker:
             await broker.declare("group", ["order.placed"])
-            running = Relay(store, broker, poll_seconds=0.01)
+            heard_of = Heard()
+            running = Relay(store, broker, poll_seconds=0.01, observer=heard_of)
             running.start()
             broker.server.kill()
             sent = [message() for _ in range(10)]
             for one in sent:
                 await store.commit(None, [birth_of(uuid4().bytes, owned=False)._replace(messages=(one,))])
-            await asyncio.sleep(0.03)
+            await until(lambda: "broker" in heard_of.failed)
             broker.server.start()
             heard: list[str] = []
             async with asyncio.timeout(20):

@@ -7,7 +7,7 @@ set aside. Must not call the outbox, nor try again what failed as a whole: that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from atone._messaging import headers
@@ -30,8 +30,34 @@ class RelayObserver(Protocol):
         ...
 
     def relay_failed(self, where: str) -> None:
-        """A call to the broker or to the store (the word says which) failed, and is made again."""
+        """A call to the broker or to the store (the word says which), or its own work, failed; it is tried again."""
         ...
+
+
+class Guarded:
+    """Passes on to an observer, if there is one; its mistakes are told once, and hold up no message."""
+
+    def __init__(self, observer: RelayObserver | None) -> None:
+        self._observer = observer
+        self._has_failed = False
+
+    def relayed(self, published: int, refused: int, unheard: int) -> None:
+        """See `RelayObserver`."""
+        self._tell(lambda observer: observer.relayed(published, refused, unheard))
+
+    def relay_failed(self, where: str) -> None:
+        """See `RelayObserver`."""
+        self._tell(lambda observer: observer.relay_failed(where))
+
+    def _tell(self, what: Callable[[RelayObserver], None]) -> None:
+        if self._observer is None:
+            return
+        try:
+            what(self._observer)
+        except Exception as error:  # noqa: BLE001 - as said
+            if not self._has_failed:
+                log.error("the relay's observer fails; mend it: %s", type(error).__name__)  # noqa: TRY400 - as with all
+            self._has_failed = True
 
 
 class Report(NamedTuple):
@@ -49,7 +75,7 @@ class Posting:
     the topic was heard before, by this object, and is not any more.
     """
 
-    def __init__(self, broker: Broker, observer: RelayObserver | None = None) -> None:
+    def __init__(self, broker: Broker, observer: RelayObserver) -> None:
         self._broker, self._observer = broker, observer
         self._heard: set[str] = set()
         self._told: set[str] = set()
@@ -126,8 +152,7 @@ class Posting:
             if self._is_news(message.topic):
                 text = "messages to %s can't be published, wait, and are tried again: %s"
                 log.error(text, message.topic, error)  # noqa: TRY400 - where it comes from says nothing
-            if self._observer is not None:
-                self._observer.relay_failed("broker")
+            self._observer.relay_failed("broker")
             return None
         except Exception as error:  # noqa: BLE001 - it would fail at every try
             return f"the broker's adapter can't publish it: {type(error).__name__}"
@@ -149,8 +174,7 @@ class Posting:
             elif outcome is not None:
                 refused[one.ref] = outcome
         self._tell(unheard, outgoing, refused)
-        if self._observer is not None:
-            self._observer.relayed(len(published), len(refused), len(unheard))
+        self._observer.relayed(len(published), len(refused), len(unheard))
         return Report(tuple(published), refused)
 
     def _tell(self, unheard: Sequence[Message], outgoing: Sequence[Outgoing], refused: dict[int, str]) -> None:

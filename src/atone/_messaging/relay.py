@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import TypeVar
 
-from atone._messaging.posting import Posting, RelayObserver, Report
+from atone._messaging.posting import Guarded, Posting, RelayObserver, Report
 from atone.broker import Broker, Outbox, Outgoing, Relayed
 from atone.errors import AtoneError, BrokerClosed, BrokerUnavailable, StoreClosed, StoreUnavailable
 from atone.machine import machine, new_name
@@ -26,6 +26,7 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_CLAIM_SECONDS = 600.0
+_ITSELF = "own work"  # beside the store and the broker
 
 
 class _Ended(Exception):
@@ -57,10 +58,11 @@ class Relay:
         poll_seconds_max: float = 1.0,
         observer: RelayObserver | None = None,
     ) -> None:
-        self._outbox, self._observer = outbox, observer
-        self._posting = Posting(broker, observer)
+        self._outbox, self._observer = outbox, Guarded(observer)
+        self._posting = Posting(broker, self._observer)
         self._batch, self._lease_seconds = batch, lease_seconds
         self._poll_seconds, self._poll_seconds_max = poll_seconds, poll_seconds_max
+        self._idle_seconds = poll_seconds
         self._name, self._calls = new_name(), count(1)
         self._wanted = asyncio.Event()
         self._ending = asyncio.Event()
@@ -93,25 +95,36 @@ class Relay:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        report, idle_seconds = Report(), self._poll_seconds
-        try:
-            while True:
-                self._wanted.clear()
-                since = monotonic()
-                claimed = await self._persist("store", self._call_outbox(report))
-                if self._ending.is_set() and not claimed.messages:
+        report = Report()
+        while True:
+            try:
+                report = await self._turn(report)
+            except _Ended:
+                return
+            except Exception as error:  # noqa: BLE001 - a mistake of its own must not end it in silence
+                report = Report()  # what was published and not named is published again
+                self._failed(_ITSELF, error)
+                if self._ending.is_set():
                     return
-                if claimed.messages:
-                    idle_seconds = self._poll_seconds
-                    report = await self._publish(claimed.messages, since + self._lease_seconds)
-                    continue
-                report = Report()
-                if await self._rest(idle_seconds):
-                    idle_seconds = self._poll_seconds
-                else:
-                    idle_seconds = min(idle_seconds * 2, self._poll_seconds_max)
-        except _Ended:
-            return
+                await self._pause(self._lease_seconds)
+            else:
+                self._works_again(_ITSELF)
+
+    async def _turn(self, report: Report) -> Report:
+        """Claim what waits, telling of what was published before, and publish it; rest if there is nothing."""
+        self._wanted.clear()
+        since = monotonic()
+        claimed = await self._persist("store", self._call_outbox(report))
+        if self._ending.is_set() and not claimed.messages:
+            raise _Ended
+        if claimed.messages:
+            self._idle_seconds = self._poll_seconds
+            return await self._publish(claimed.messages, since + self._lease_seconds)
+        if await self._rest(self._idle_seconds):
+            self._idle_seconds = self._poll_seconds
+        else:
+            self._idle_seconds = min(self._idle_seconds * 2, self._poll_seconds_max)
+        return Report()
 
     def _call_outbox(self, report: Report) -> Callable[[], Awaitable[Relayed]]:
         name = f"{self._name}-{next(self._calls)}"  # of all tries together: an answer that is lost is given again
@@ -187,8 +200,7 @@ class Relay:
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _failed(self, where: str, error: BaseException) -> None:
-        if self._observer is not None:
-            self._observer.relay_failed(where)
+        self._observer.relay_failed(where)
         if where in self._in_trouble:
             return
         self._in_trouble.add(where)
