@@ -158,14 +158,20 @@ def test_a_broker_that_is_down_at_the_start_is_said_at_once_and_loses_nothing(tm
     asyncio.run(main())
 
 
-def test_a_broker_that_goes_away_for_a_while_loses_nothing(tmp_path: Path) -> None:
+def test_a_broker_that_goes_away_for_a_while_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Events wait in the outboxes; services go on when it is back."""
+
+    async def said() -> str:
+        return caplog.text
+
+    async def is_missed() -> bool:
+        return "the relay's broker fails" in caplog.text
 
     async def main() -> None:
         async with shop_of(tmp_path) as shop:
             server_of(str(tmp_path)).kill()
             await shop.place("o-1")
-            await asyncio.sleep(0.1)
+            await eventually(is_missed, said)
             server_of(str(tmp_path)).start()
             await shop.until("o-1")
 

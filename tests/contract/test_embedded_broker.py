@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,12 +34,27 @@ def rare_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "tell", lambda place: None)
 
 
+@contextmanager
+def told_of_waits() -> Iterator[asyncio.Event]:
+    """Yield an event that is set when a member has looked, found nothing, and begins to wait."""
+    begun, wait = asyncio.Event(), _embedded_member.Member._wait
+
+    async def told(self: _embedded_member.Member, seconds: float | None) -> None:
+        begun.set()
+        await wait(self, seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_embedded_member.Member, "_wait", told)
+        yield begun
+
+
 async def publish_to_one_who_waits(url: str) -> bytes:
     async with EmbeddedBroker(url) as one, EmbeddedBroker(url) as other, asyncio.timeout(20):
         await one.declare("shipping", ["stock.reserved"])
         member = heard(one)
-        waiting = asyncio.ensure_future(anext(member))
-        await asyncio.sleep(0.3)  # it has looked and found nothing, most likely; if not, this passes all the same
+        with told_of_waits() as begun:
+            waiting = asyncio.ensure_future(anext(member))
+            await begun.wait()
         await other.publish([message(1)])
         delivery = await waiting
         await delivery.ack()
