@@ -121,7 +121,7 @@ class SagaView:
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             seen = await self._seen(saga_id, tenant)
-            if seen is not None and (seen.status.is_final or seen.attention):
+            if seen is not None and seen.is_settled:
                 return seen
             if until is not None and time.monotonic() >= until:
                 raise OutcomeTimeout(

@@ -69,6 +69,16 @@ class View(NamedTuple):
     missing: tuple[Missing, ...]
     attention: tuple[str, ...]
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is over, or goes on only when a person has looked."""
+        return self.status.is_final or bool(self.attention)
+
+    @property
+    def awaited(self) -> tuple[Missing, ...]:
+        """What is still to come: of what is missing, all, as long as the saga is not over."""
+        return () if self.status.is_final else self.missing
+
 
 def view(
     event_map: EventMap,

@@ -13,7 +13,6 @@ from rich.text import Text
 
 from atone._choreography.seen import Line, Sight, is_event, sight
 from atone._core.event_view import View
-from atone._core.state import SagaStatus
 from atone.cli.exits import Exit, Stop
 from atone.cli.listing import status_text
 from atone.cli.output import Output
@@ -99,9 +98,7 @@ def _head(found: Sight, now: float) -> Table:
 def _add_view(head: Table, view: View, now: float) -> None:
     for at, why in enumerate(view.attention):
         head.add_row("" if at else "attention", Text(safe(why), "red"))
-    if view.status in {SagaStatus.COMPLETED, SagaStatus.COMPENSATED}:
-        return
-    for at, one in enumerate(view.missing):
+    for at, one in enumerate(view.awaited):
         due = "" if one.due_at is None else f", due {moment(one.due_at)}"
         text = f"{' or '.join(one.events)} from {one.of}, for {age(max(now - one.since, 0.0))}{due}"
         head.add_row("" if at else "missing", Text(safe(text), "yellow"))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from atone._runtime.ids import SagaKeys
-from atone.store import Loaded, Marked, Observed, Query, Row, Summary
+from atone.store import VIEW_OVER_STATUSES, Loaded, Marked, Observed, Query, Row, Summary
 from atone.stores._postgres_definitions import learn_number
 from atone.stores._postgres_line import Session
 from atone.stores._postgres_place import Place
@@ -48,17 +48,17 @@ SELECT * FROM atone.view_summaries
  ORDER BY key LIMIT $9
 """
 _IS_OLD = """
-name = $1 AND status IN ('completed', 'compensated') AND created_at < $2
-   AND NOT EXISTS (SELECT 1 FROM atone.view_events AS e WHERE e.saga = v.key AND e.at >= $2)
+name = $1 AND status = ANY ($2::text[]) AND created_at < $3
+   AND NOT EXISTS (SELECT 1 FROM atone.view_events AS e WHERE e.saga = v.key AND e.at >= $3)
 """
-_LOCK_OLD = f"SELECT key FROM atone.views AS v WHERE {_IS_OLD} LIMIT $3 FOR UPDATE SKIP LOCKED"  # noqa: S608
+_LOCK_OLD = f"SELECT key FROM atone.views AS v WHERE {_IS_OLD} LIMIT $4 FOR UPDATE SKIP LOCKED"  # noqa: S608 - of constants
 # A statement of its own, so that it sees what was appended until the rows were locked.
 _FORGET = f"""
-WITH old AS (SELECT key FROM atone.views AS v WHERE {_IS_OLD} AND key = ANY ($3::bytea[])),
+WITH old AS (SELECT key FROM atone.views AS v WHERE {_IS_OLD} AND key = ANY ($4::bytea[])),
      events AS (DELETE FROM atone.view_events WHERE saga IN (SELECT key FROM old)),
      gone AS (DELETE FROM atone.views WHERE key IN (SELECT key FROM old) RETURNING key)
 SELECT count(*) FROM gone
-"""  # noqa: S608
+"""  # noqa: S608 - put together of constants
 _DUE = "SELECT key FROM atone.views WHERE name = $1 AND wake_at <= $2 ORDER BY wake_at LIMIT $3"
 
 _SUMMARY = slice(len(Summary._fields))
@@ -129,11 +129,13 @@ class PostgresViews:
         return [record["key"] for record in records]
 
     async def purge(self, name: str, before: float, *, limit: int = 1000) -> int:
+        old = (name, sorted(VIEW_OVER_STATUSES), before)
+
         async def write(session: Session) -> int:
             async with session.connection.transaction():
-                locked = await session.rows(self._place.sql(_LOCK_OLD), name, before, limit)
+                locked = await session.rows(self._place.sql(_LOCK_OLD), *old, limit)
                 keys = [record["key"] for record in locked]
-                count: int = await session.value(self._place.sql(_FORGET), name, before, keys) if keys else 0
+                count: int = await session.value(self._place.sql(_FORGET), *old, keys) if keys else 0
             return count
 
         return await self._do(write)

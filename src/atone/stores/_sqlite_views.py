@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atone._runtime.ids import SagaKeys
-from atone.store import Loaded, Marked, Observed, Query, Row, Summary
+from atone.store import VIEW_OVER_STATUSES, Loaded, Marked, Observed, Query, Row, Summary
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_group import Change
 from atone.stores._sqlite_read import Look
@@ -44,9 +44,9 @@ _FIND = """
 """
 _OLD = """
     SELECT key FROM views AS v
-     WHERE name = ?1 AND status IN ('completed', 'compensated') AND created_at < ?2
-       AND NOT EXISTS (SELECT 1 FROM view_events AS e WHERE e.saga = v.key AND e.at >= ?2)
-     LIMIT ?3
+     WHERE name = ?1 AND status IN (SELECT value FROM json_each(?2)) AND created_at < ?3
+       AND NOT EXISTS (SELECT 1 FROM view_events AS e WHERE e.saga = v.key AND e.at >= ?3)
+     LIMIT ?4
 """
 _FORGET = ("DELETE FROM view_events WHERE saga = ?", "DELETE FROM views WHERE key = ?")
 _DUE = "SELECT key FROM views WHERE name = ? AND wake_at <= ? ORDER BY wake_at LIMIT ?"
@@ -87,7 +87,8 @@ class SqliteViews:
 
     async def purge(self, name: str, before: float, *, limit: int = 1000) -> int:
         def write(connection: Connection, _: float) -> int:
-            old: list[tuple[bytes]] = connection.execute(_OLD, (name, before, limit)).fetchall()
+            values = (name, json.dumps(sorted(VIEW_OVER_STATUSES)), before, limit)
+            old: list[tuple[bytes]] = connection.execute(_OLD, values).fetchall()
             for statement in _FORGET:
                 connection.executemany(statement, old)
             return len(old)
