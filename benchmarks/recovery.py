@@ -68,7 +68,7 @@ async def one_round(dsn: str, ledger: Path, sagas: int, lease_seconds: float) ->
     heir = Worker(task)
     try:
         heir.told()
-        while sum(name == HANGS for _, name in calls_in(ledger).elements()) < sagas:  # noqa: ASYNC110
+        while sum(name == HANGS for _, name in calls_in(ledger).elements()) < sagas:  # noqa: ASYNC110 - other processes
             await asyncio.sleep(0.05)
         await asyncio.sleep(random.uniform(0, lease_seconds / 3))  # leases of all ages are hit
         victim.kill()

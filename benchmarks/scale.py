@@ -109,7 +109,7 @@ async def _shared(dsn: str, workers: int, sagas: int, folder: Path) -> Figures:
             one.told()
         begun = perf_counter()
         await commit()
-    while await _value(dsn, "SELECT count(*) FROM atone.sagas WHERE status <> 'completed'"):  # noqa: ASYNC110
+    while await _value(dsn, "SELECT count(*) FROM atone.sagas WHERE status <> 'completed'"):  # noqa: ASYNC110 - a table
         await asyncio.sleep(0.05)
     seconds = perf_counter() - begun
     for one in crew:

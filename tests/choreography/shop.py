@@ -221,7 +221,7 @@ class Shop:
     async def place(self, saga_id: str, fails_at: str = "") -> None:
         """Place an order, in the transaction of the shop's own row."""
         async with self.engines["orders"].begin() as connection:
-            await ORDERS_START(connection, OrderPlaced("cup", 500, fails_at), saga_id)
+            await start_order(connection, OrderPlaced("cup", 500, fails_at), saga_id)
 
     async def effects(self, saga_id: str) -> dict[str, list[str]]:
         """Return what each service has done for a saga, durably."""
@@ -261,7 +261,7 @@ class Shop:
             await engine.dispose()
 
 
-async def ORDERS_START(connection: AsyncConnection, placed: OrderPlaced, saga_id: str) -> None:  # noqa: N802
+async def start_order(connection: AsyncConnection, placed: OrderPlaced, saga_id: str) -> None:
     from atone.serving import start
 
     await start(ORDERS, connection, placed, saga_id=saga_id)
@@ -281,7 +281,7 @@ async def eventually(
     """Wait until something is so; other services are at it, and no event tells."""
     try:
         async with asyncio.timeout(seconds):
-            while not await condition():  # noqa: ASYNC110
+            while not await condition():  # noqa: ASYNC110 - as said
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"it has not come to that: {await tell()}") from None

@@ -239,7 +239,7 @@ def test_events_several_times_and_in_any_order_leave_what_they_should(urls: dict
                 for saga_id, fails_at in orders.items():
                     await shop.until(saga_id, fails_at)
                 async with asyncio.timeout(30):
-                    while not is_still():  # noqa: ASYNC110
+                    while not is_still():  # noqa: ASYNC110 - stillness has no event
                         await asyncio.sleep(0.02)
             for saga_id, fails_at in orders.items():
                 assert await shop.effects(saga_id) == LEFT[fails_at]

@@ -67,7 +67,7 @@ def test_any_class_whose_values_know_their_class_can_be_an_event() -> None:
         x: int
 
     assert [Slots(1).x, Struct(1).x, Tuple(1).x, Model(x=1).x] == [1, 1, 1, 1]
-    spec = Slots.__atone_event__  # type: ignore[attr-defined]
+    spec = Slots.__atone_event__
     assert (spec.name, spec.version, spec.failure, spec.type_name) == ("a.slots", 3, True, "Slots")
 
 
@@ -194,7 +194,7 @@ def inherited() -> Any:
 
 
 def nameless() -> Any:
-    class Nameless(Participant):  # type: ignore[call-arg]
+    class Nameless(Participant):
         pass
 
 
@@ -204,7 +204,7 @@ def given_twice() -> Any:
         def go(self, ctx: Reaction[OrderShipped]) -> None: ...
 
         @reacts(OrderCancelled)
-        def go(self, ctx: Reaction[OrderCancelled]) -> None: ...  # type: ignore[no-redef] # noqa: F811
+        def go(self, ctx: Reaction[OrderCancelled]) -> None: ...  # noqa: F811 - which is refused
 
 
 def undo_hidden() -> Any:
@@ -215,7 +215,7 @@ def undo_hidden() -> Any:
         @go.undo(OutOfStock, emits=(StockReleased,))
         def back(self, ctx: Reaction[OutOfStock], done: StockReserved) -> StockReleased: ...
 
-        def back(self) -> None: ...  # type: ignore[no-redef] # noqa: F811
+        def back(self) -> None: ...  # noqa: F811 - which is refused
 
 
 def hides_a_base() -> Any:
@@ -285,7 +285,7 @@ def test_an_unknown_class_keyword_is_named() -> None:
     """With those that there are."""
     with pytest.raises(DefinitionError, match="no class keyword 'version'"):
 
-        class Wrong(Participant, name="wrong", version=2):  # type: ignore[call-arg]
+        class Wrong(Participant, name="wrong", version=2):
             pass
 
 

@@ -377,7 +377,7 @@ def test_a_map_survives_json_and_its_hash_ignores_what_may_change() -> None:
     assert hash(again) == hash(event_map)
 
     def changed(**values: object) -> EventMap:
-        first: Handler = replace(event_map.handlers[0], **values)  # type: ignore[arg-type]
+        first: Handler = replace(event_map.handlers[0], **values)
         return replace(event_map, handlers=(first, *event_map.handlers[1:]))
 
     assert changed(timeout_seconds=1.0).map_hash == event_map.map_hash

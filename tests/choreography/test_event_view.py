@@ -226,7 +226,7 @@ def test_the_view_does_not_depend_on_order_or_number(draws: list[int], random: o
     network.publish("order.placed")
     network.run(with_time_outs=time_outs)
     shuffled = [*network.log, *network.log[::2]]
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
 
     found = view(ORDERS, network.log, network.parked, now=50.0)
 

@@ -86,7 +86,10 @@ def test_a_view_forgets_what_is_over_when_it_is_told_to(tmp_path: Path) -> None:
 
     async def main() -> None:
         days = [0.0]
-        clock = lambda: time.time() + days[0] * 86_400  # noqa: E731
+
+        def clock() -> float:
+            return time.time() + days[0] * 86_400
+
         async with seen(tmp_path, *PARTICIPANTS, clock=clock) as (shop, view, _):
             await shop.place("o-1")
             await until(view, "o-1", SagaStatus.COMPLETED)

@@ -222,7 +222,7 @@ def test_an_event_that_comes_while_its_time_out_is_being_answered_wins(tmp_path:
             timer = Timer(Bound(DINNER, Tables(), tables.codec), tables, database)
             taking = Taking(Bound(DINNER, Tables(), tables.codec), tables, database)
             await taking.take(_delivered(Asked(2), "m-1"))
-            while not (due := await database.run(timer._due)):  # noqa: ASYNC110
+            while not (due := await database.run(timer._due)):  # noqa: ASYNC110 - a row tells nobody
                 await asyncio.sleep(0.02)
             await taking.take(_delivered(Confirmed("ada"), "m-2"))
             assert not await database.run(lambda connection: timer._answer(due[0], connection))

@@ -267,12 +267,12 @@ class PublishesToNobodyThere(MemoryBroker):
 class EndsWhenTheServerIsGone(MemoryBroker):
     async def deliveries(self, group: str, *, in_flight: int = 100) -> AsyncIterator[Delivery]:
         inner = super().deliveries(group, in_flight=in_flight)
-        waiting = asyncio.ensure_future(anext(inner))  # type: ignore[arg-type]
+        waiting = asyncio.ensure_future(anext(inner))
         while self.server.is_up:
             done, _ = await asyncio.wait({waiting}, timeout=0.01)
             if done:
                 yield waiting.result()
-                waiting = asyncio.ensure_future(anext(inner))  # type: ignore[arg-type]
+                waiting = asyncio.ensure_future(anext(inner))
         waiting.cancel()
 
 

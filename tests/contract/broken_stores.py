@@ -4,6 +4,8 @@ They are the memory store, and for a caller's transactions the SQLite store, wit
 test_contract_bites.py, which shows that the contract turns each of them down.
 """
 
+# ruff: noqa: N801 - `kind` is a class attribute of each broken outbox: the class that its store is made of
+
 from __future__ import annotations
 
 import asyncio
@@ -667,33 +669,33 @@ class OnlyRowsAreTooLarge(Broken):
 
 
 class PublishedMessagesStay(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801 - what the store is made of
+    class kind(MemoryOutbox):
         def settle(self, published: Any, refused: Any, now: float) -> None:
             super().settle((), refused, now)
 
 
 class RefsAreUsedAgain(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def post(self, messages: Any, now: float) -> None:
             self._refs = count(max(self._waiting, default=0) + 1)
             super().post(messages, now)
 
 
 class UnknownRefsAreAnError(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def settle(self, published: Any, refused: Any, now: float) -> None:
             assert all(ref in self._waiting for ref in published)
             super().settle(published, refused, now)
 
 
 class RefusedMessagesVanish(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def settle(self, published: Any, refused: Any, now: float) -> None:
             super().settle([*published, *refused], {}, now)
 
 
 class RefusedMessagesBlockTheirKey(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def settle(self, published: Any, refused: Any, now: float) -> None:
             super().settle(published, {}, now)
             for ref in refused:
@@ -701,7 +703,7 @@ class RefusedMessagesBlockTheirKey(BrokenOutbox):
 
 
 class WhatIsPostedAgainStaysAside(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def post_again(self, message_id: str, now: float) -> bool:
             aside = self.set_aside
             found = super().post_again(message_id, now)
@@ -710,13 +712,13 @@ class WhatIsPostedAgainStaysAside(BrokenOutbox):
 
 
 class WhatIsPostedAgainIsLost(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def post_again(self, message_id: str, now: float) -> bool:
             return self.drop(message_id)
 
 
 class WhatIsPostedAgainHasItsOldPlace(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def post_again(self, message_id: str, now: float) -> bool:
             found = super().post_again(message_id, now)
             if found:
@@ -725,7 +727,7 @@ class WhatIsPostedAgainHasItsOldPlace(BrokenOutbox):
 
 
 class DropsDropAll(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def drop(self, message_id: str) -> bool:
             found = super().drop(message_id)
             self.set_aside = [] if found else self.set_aside
@@ -733,7 +735,7 @@ class DropsDropAll(BrokenOutbox):
 
 
 class DropsReachWhatWaits(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def drop(self, message_id: str) -> bool:
             refs = [ref for ref, one in self._waiting.items() if one.message.id == message_id]
             return super().drop(message_id) or any(self._waiting.pop(ref) for ref in refs)
@@ -750,50 +752,50 @@ class ChangedOutbox(MemoryOutbox):
 
 
 class ClaimsHoldOneRowAndNotItsKey(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             return ((ref, one) for ref, one in sorted(self._waiting.items()) if one.claimed_until <= now)
 
 
 class ClaimsHoldEverything(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             is_held = any(one.claimed_until > now for one in self._waiting.values())
             return iter(()) if is_held else super().claimable(relay, now)
 
 
 class ClaimsAreNotKept(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             return super().claimable(relay, now + 10**6)
 
 
 class ClaimsEndTooEarly(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             return super().claimable(relay, now + 0.125)
 
 
 class ClaimsEndTooLate(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             return super().claimable(relay, now - 0.125)
 
 
 class RepeatedCallsFindNothing(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             return super().claimable(uuid4().hex, now)
 
 
 class TheNewestComeFirst(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             return reversed([*super().claimable(relay, now)])
 
 
 class AWatermarkMoves(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         seen = 0
 
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
@@ -803,20 +805,20 @@ class AWatermarkMoves(BrokenOutbox):
 
 
 class OnlyTheOldestAreLookedAt(BrokenOutbox):
-    class kind(ChangedOutbox):  # noqa: N801
+    class kind(ChangedOutbox):
         def claimable(self, relay: str, now: float) -> Iterator[tuple[int, Any]]:
             oldest = sorted(self._waiting)[:20]
             return ((ref, one) for ref, one in super(ChangedOutbox, self)._claimable(relay, now) if ref in oldest)
 
 
 class LimitsAreIgnored(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def claim(self, relay: str, limit: int, now: float, until: float) -> Relayed:
             return super().claim(relay, 100, now, until)
 
 
 class ClaimedMessagesAreNotCounted(BrokenOutbox):
-    class kind(MemoryOutbox):  # noqa: N801
+    class kind(MemoryOutbox):
         def outstanding(self, now: float) -> Outstanding:
             found = super().outstanding(now)
             return found._replace(waiting=sum(one.claimed_until <= now for one in self._waiting.values()))

@@ -56,7 +56,7 @@ def test_whoever_wraps_a_store_hears_its_hints_and_counts(wrap: Callable[[Store]
     """A wrapper that hid them would turn them off, and every run around it would show polling alone."""
     inner = PostgresStore(NOWHERE)
     heard: list[Hint] = []
-    inner.on_hint = lambda callback: callback(Hint.DUE)  # type: ignore[method-assign]
+    inner.on_hint = lambda callback: callback(Hint.DUE)
     wrapped = wrap(inner)
     assert isinstance(wrapped, Hinting)
     assert isinstance(wrapped, Counting)

@@ -179,7 +179,7 @@ class Story:
 
     def answers(self) -> dict[str, str]:
         """Return what was answered to each request, by its id."""
-        return {entry.id: entry.answer for entry in self.entries if type(entry).__name__ == "RequestAnswered"}  # type: ignore[union-attr]
+        return {entry.id: entry.answer for entry in self.entries if type(entry).__name__ == "RequestAnswered"}
 
     def open(self, name: str) -> Open:
         """Return the attempt of a step that is under way."""
@@ -204,7 +204,7 @@ class Story:
         self._saga = decision.saga
         return self
 
-    def asked(self, kind: str, *, wake: bool = True, id: str | None = None, **options: Any) -> Story:  # noqa: A002
+    def asked(self, kind: str, *, wake: bool = True, id: str | None = None, **options: Any) -> Story:  # noqa: A002 - as requests have it
         """Append a request as an outside writer does; with `wake` the owner looks at it at once."""
         request = Request(id or f"r{len(self.rows)}", kind, "ann", "because", **options)
         self.told.append((self.now, request))

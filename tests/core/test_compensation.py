@@ -120,7 +120,7 @@ def test_every_failure_of_a_compensation_is_kept() -> None:
 def test_a_compensation_that_ended_with_its_process_is_repeated_at_once(end: object) -> None:
     """It uses up none of its attempts."""
     story = given(saga_of(step("a"), step("b"))).succeeds("a").rejects("b")
-    end(story, "a")  # type: ignore[operator]
+    end(story, "a")
     assert story.started[-2:] == ["undo a", "undo a"]
     assert story.at("a").compensation.failed == 0
 

@@ -141,7 +141,7 @@ def test_two_operations_of_one_step_wait_differently() -> None:
 def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, float]) -> None:
     """When it is written, not when it is used."""
     with pytest.raises(ValueError, match="Retry"):
-        Retry(**policy)  # type: ignore[arg-type]
+        Retry(**policy)
 
 
 def test_attempts_are_bounded_for_every_operation() -> None:
@@ -167,7 +167,7 @@ def test_the_journal_gives_the_saga_back() -> None:
 
 def test_a_copy_that_is_written_out_changes_what_it_says_and_nothing_else() -> None:
     """Each is `_replace` by position, so a field that moves must not take another's place."""
-    step = StepState(*(object() for _ in StepState._fields))  # type: ignore[arg-type]
+    step = StepState(*(object() for _ in StepState._fields))
     opened, tries = Open(ACTION, 1, 2.0), Tries(1, 2, 3)
     nothing: dict[str, Any] = {"due": None, "due_at": None}
     acting = step._replace(status=StepStatus.RUNNING, open=opened, action=tries, began_at=9.0, **nothing)
@@ -179,7 +179,7 @@ def test_a_copy_that_is_written_out_changes_what_it_says_and_nothing_else() -> N
     resting = step._replace(status=StepStatus.COMPENSATED, open=None, **nothing)
     assert step.resting(StepStatus.COMPENSATED) == resting
     assert step.scheduled(PROBE, 8.0) == step._replace(due=PROBE, due_at=8.0)
-    saga = SagaState(*(object() for _ in SagaState._fields))  # type: ignore[arg-type]
+    saga = SagaState(*(object() for _ in SagaState._fields))
     moved = saga._replace(status=SagaStatus.RUNNING, steps=(step,), version=7, rollback=("a",))
     assert saga.moved(SagaStatus.RUNNING, (step,), 7, ("a",)) == moved
     assert {type(one) for one in (step.acting(opened, tries, 9.0), step.known(b"1"))} == {StepState}

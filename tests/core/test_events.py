@@ -20,8 +20,8 @@ def told(plan: Plan, rows: list[tuple[object, ...]]) -> tuple[Told, SagaState]:
     found: Told = []
     for row in rows:
         entries: tuple[object, ...] = row
-        found += lifecycle_events(plan, saga, entries)  # type: ignore[arg-type]
-        saga = fold(plan, saga, entries)  # type: ignore[arg-type]
+        found += lifecycle_events(plan, saga, entries)
+        saga = fold(plan, saga, entries)
     assert saga is not None
     return found, saga
 
@@ -29,7 +29,7 @@ def told(plan: Plan, rows: list[tuple[object, ...]]) -> tuple[Told, SagaState]:
 def of_story(name: str) -> tuple[list[str], SagaState]:
     """Return the events of a story as short words."""
     story = STORIES[name]()
-    found, saga = told(story.plan, story.rows)  # type: ignore[arg-type]
+    found, saga = told(story.plan, story.rows)
     words = [" ".join(map(str, (one for one in event if one is not None))) for event in found]
     return words, saga
 
@@ -38,7 +38,7 @@ def of_story(name: str) -> tuple[list[str], SagaState]:
 def test_the_last_events_of_a_saga_say_how_it_stands(name: str) -> None:
     """One start; the last word about the saga, and about each step, is what its state says."""
     story = STORIES[name]()
-    found, saga = told(story.plan, story.rows)  # type: ignore[arg-type]
+    found, saga = told(story.plan, story.rows)
     names = [event.name for event in found]
     assert names.count("saga.started") == 1
     assert names[0] == "saga.started"
@@ -56,7 +56,7 @@ def test_the_last_events_of_a_saga_say_how_it_stands(name: str) -> None:
 def test_nothing_is_told_twice_of_one_attempt(name: str) -> None:
     """A retry that is scheduled, or a reset, is no second outcome."""
     story = STORIES[name]()
-    found, _ = told(story.plan, story.rows)  # type: ignore[arg-type]
+    found, _ = told(story.plan, story.rows)
     about = [event for event in found if event.attempt is not None]
     assert len({*about}) == len(about)
 
@@ -99,7 +99,7 @@ def test_who_goes_on_after_a_person_says_so() -> None:
 def test_no_event_repeats_what_somebody_wrote(name: str) -> None:
     """Only names out of the plan, numbers, and the law's own words."""
     story = STORIES[name]()
-    found, _ = told(story.plan, story.rows)  # type: ignore[arg-type]
+    found, _ = told(story.plan, story.rows)
     known = {step.name for step in story.plan.steps} | {None}
     triggers = {"failure", "cancel", "deadline", "timeout", "operator", None}
     assert {event.step for event in found} <= known

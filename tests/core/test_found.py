@@ -20,7 +20,7 @@ def _told(plan: Plan, *told: facts.Fact | tuple[str, dict[str, object]] | float)
         if isinstance(one, float):
             story.now = one
         elif type(one) is tuple:
-            story.asked(one[0], **one[1])  # type: ignore[arg-type]
+            story.asked(one[0], **one[1])
         else:
             story.tells(cast("facts.Fact", one))
     return story

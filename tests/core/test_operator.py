@@ -171,7 +171,7 @@ def test_a_step_skipped_in_doubt_can_not_be_denied_while_the_saga_goes_on() -> N
 )
 def test_a_resolve_that_makes_no_sense_is_refused(story: object, options: dict[str, Any]) -> None:
     """With a reason, and without any other change."""
-    told: Story = story()  # type: ignore[operator]
+    told: Story = story()
     before = told.saga.steps
     told.asked("resolve", id="x", **options)
     assert told.answers() == {"x": "refused"}
@@ -229,7 +229,7 @@ def test_a_delay_may_be_skipped() -> None:
 )
 def test_a_skip_that_makes_no_sense_is_refused(story: object, name: str) -> None:
     """With a reason, and without any other change."""
-    told: Story = story()  # type: ignore[operator]
+    told: Story = story()
     before = told.saga.steps
     told.asked("skip", id="x", step=name)
     assert told.answers() == {"x": "refused"}

@@ -135,7 +135,7 @@ def test_a_cancel_during_a_pivot_that_lands_is_too_late() -> None:
 def test_a_cancel_meeting_a_pivot_in_doubt_turns_nothing_back(end: object) -> None:
     """(checked) A person has to say what became of it, or the participant."""
     story = given(PLAN).succeeds("a")
-    end(story, "p")  # type: ignore[operator]
+    end(story, "p")
     story.asked("cancel", id="c")
     assert story.answers() == {}
     assert story.undone == []

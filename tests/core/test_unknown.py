@@ -52,7 +52,7 @@ def test_an_at_most_once_step_in_doubt_may_turn_back_behind_a_barrier() -> None:
 def test_going_backward_an_unknown_step_is_compensated(end: object) -> None:
     """(checked) However the doubt came about, although the next attempt surely had no effect."""
     story = given(saga_of(step("a"), step("b"))).succeeds("a")
-    end(story, "b")  # type: ignore[operator]
+    end(story, "b")
     if story.at("b").open is None:
         story.wakes()
     story.rejects("b")
@@ -165,7 +165,7 @@ def test_a_late_success_counts_however_the_next_attempt_ends(end: object) -> Non
     story = given(saga_of(step("a"), pivot("p"), retriable("r"))).succeeds("a").breaks("p").wakes()
     story.arrives_late("p")
     assert story.open("p").attempt == 2
-    end(story, "p")  # type: ignore[operator]
+    end(story, "p")
     assert story.is_("p") is StepStatus.SUCCEEDED
     assert story.started == ["a", "p", "p", "r"]
 

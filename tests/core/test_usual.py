@@ -76,7 +76,7 @@ def _exhaust(name: str) -> None:
 
 def test_on_every_random_walk_the_usual_turn_is_what_the_rules_say() -> None:
     """Entry by entry, field by field, command by command; and most plans of these walks have usual turns."""
-    usual = {name: _held_together(lambda name=name: _walk(name)) for name in PLANS}  # type: ignore[misc]
+    usual = {name: _held_together(lambda name=name: _walk(name)) for name in PLANS}
     assert [name for name, times in usual.items() if times > WALKS_EACH] == PLAIN
     assert len(PLAIN) > 8
 
@@ -84,7 +84,7 @@ def test_on_every_random_walk_the_usual_turn_is_what_the_rules_say() -> None:
 def test_on_every_way_through_a_small_saga_the_usual_turn_is_what_the_rules_say() -> None:
     """Whatever one fault does at whatever moment."""
     for name in ("linear", "pivot", "once_probed", "deadline"):
-        assert (_held_together(lambda name=name: _exhaust(name)) > 50) is (name in PLAIN)  # type: ignore[misc]
+        assert (_held_together(lambda name=name: _exhaust(name)) > 50) is (name in PLAIN)
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -95,7 +95,7 @@ def test_in_every_story_the_usual_turn_is_what_the_rules_say(name: str) -> None:
 
 def test_the_usual_start_keeps_all_that_it_is_told() -> None:
     """Each field with a value of its own, so that none can be lost or take another's place."""
-    told = facts.StartRequested(*(f"the {name}" for name in facts.StartRequested._fields))  # type: ignore[arg-type]
+    told = facts.StartRequested(*(f"the {name}" for name in facts.StartRequested._fields))
     plan = saga_of(step("a"), step("b"))
     assert repr(usual_start(plan, told, 1.0)) == repr(start_by_the_rules(plan, told, 1.0, True))
 

@@ -219,7 +219,7 @@ async def _feed(orchestrator: Orchestrator, life: Life, notes: Notes, orders: as
 
 
 async def _drain(orchestrator: Orchestrator) -> None:
-    while await _patiently(lambda: orchestrator.list(status=UNFINISHED, limit=1)):  # noqa: ASYNC110
+    while await _patiently(lambda: orchestrator.list(status=UNFINISHED, limit=1)):  # noqa: ASYNC110 - others end them
         await asyncio.sleep(0.1)  # other processes' sagas count too
 
 

@@ -101,7 +101,7 @@ def _action(name: str, number: int) -> Callable[..., Any]:
     async def on_loop(self: Any, ctx: Context[Script]) -> str:
         self.steps.called(ctx, name, "action")
         if name == GATED:
-            while ctx.input.gate is not None and not Path(ctx.input.gate).exists():  # noqa: ASYNC110
+            while ctx.input.gate is not None and not Path(ctx.input.gate).exists():  # noqa: ASYNC110 - a file
                 await asyncio.sleep(0.01)
         told: str = self.steps.act(ctx, name)
         await asyncio.sleep(0.001)
@@ -191,7 +191,7 @@ _PIVOTS = {"Pivoted": 6, "Branching": 8, "Waiting": 8}
 
 def all_sagas(participant: Participant) -> list[Saga[Script]]:
     """Return an object of each shape."""
-    return [shape(participant) for shape in SHAPES]  # type: ignore[call-arg]
+    return [shape(participant) for shape in SHAPES]
 
 
 def random_saga(seed: str) -> tuple[type[Saga[Script]], Script]:

@@ -174,7 +174,7 @@ def test_a_name_that_is_only_there_for_checkers_is_refused() -> None:
 def test_an_input_that_cannot_be_resolved_is_refused() -> None:
     """The saga's own type is an annotation too."""
 
-    class Hidden(Saga["Nowhere"]):  # type: ignore[name-defined]
+    class Hidden(Saga["Nowhere"]):
         pause = delay(1)
 
     assert "an annotation of its input can't be resolved" in refusal(lambda: definition_of(Hidden))
@@ -202,7 +202,7 @@ def test_a_saga_without_steps_of_its_own_has_no_definition() -> None:
 def test_a_missing_return_annotation_is_refused() -> None:
     """Without it the result could be written, but never read back as what it was."""
 
-    def act(self: Any, ctx: Context[Order]):  # type: ignore[no-untyped-def]
+    def act(self: Any, ctx: Context[Order]):
         return 1
 
     message = refusal(lambda: definition_of(with_action(act)))
@@ -257,7 +257,7 @@ def test_the_result_is_what_awaiting_gives(act: Callable[..., Any], is_async: bo
 def test_an_awaitable_of_no_named_type_can_be_anything() -> None:
     """The codec decides then."""
 
-    def act(self: Any, ctx: Context[Order]) -> Awaitable:  # type: ignore[type-arg]
+    def act(self: Any, ctx: Context[Order]) -> Awaitable:
         raise NotImplementedError
 
     assert definition_of(with_action(act)).by_name["a"].result_type is Any
@@ -346,7 +346,7 @@ def test_parameters_with_defaults_and_stars_are_fine() -> None:
     def stars(*anything: Any) -> int:
         return 1
 
-    def bare(self, ctx, first) -> int:  # type: ignore[no-untyped-def]
+    def bare(self, ctx, first) -> int:
         return 1
 
     for function in (act, stars, bare):

@@ -161,7 +161,7 @@ def test_a_step_given_twice_is_refused() -> None:
                 return 1
 
             @step(no_compensation="it only reads")
-            def a(self, ctx: Context[Order]) -> int:  # noqa: F811
+            def a(self, ctx: Context[Order]) -> int:  # noqa: F811 - which is refused
                 return 2
 
         return Twice
@@ -218,7 +218,7 @@ def test_a_handler_that_hides_a_plain_method_is_refused() -> None:
                 return 1
 
             @a.compensation
-            def undo(self, ctx: Context[Order], tried: Tried[int]) -> None: ...  # noqa: F811
+            def undo(self, ctx: Context[Order], tried: Tried[int]) -> None: ...  # noqa: F811 - which is refused
 
         return Hidden
 
@@ -230,7 +230,7 @@ def test_what_belongs_to_no_step_may_be_given_twice() -> None:
 
     class Fine(Saga[Order]):
         limit = 1
-        limit = 2  # noqa: PIE794
+        limit = 2  # noqa: PIE794 - which is refused
 
         @property
         def size(self) -> int:
@@ -379,7 +379,7 @@ def test_a_saga_without_an_input_type_is_refused() -> None:
     """Without it nothing that the saga is started with can be checked."""
 
     def define() -> object:
-        class NoInput(Saga):  # type: ignore[type-arg]
+        class NoInput(Saga):
             a = a_step()
 
         return NoInput
@@ -419,7 +419,7 @@ def test_more_than_a_hundred_steps_are_refused() -> None:
     def body(count: int) -> dict[str, Any]:
         return {f"s{number}": a_step() for number in range(count)}
 
-    assert len(make("Long", body(100)).plan().steps) == 100  # type: ignore[attr-defined]
+    assert len(make("Long", body(100)).plan().steps) == 100
     assert "Longer has 101 steps, and 100 is the most. Split it" in refusal(lambda: make("Longer", body(101)))
 
 
@@ -443,7 +443,7 @@ BAD_TIMES: list[Any] = [0, -1, float("nan"), float("inf"), "10", True, timedelta
 def test_a_class_time_that_is_not_above_zero_is_refused(option: str, value: Any) -> None:
     """Only `late_grace` may be nothing at all."""
     if option == "late_grace" and value in (0, timedelta(0)):
-        assert make("X", {"a": a_step()}, late_grace=value).plan().late_grace_seconds == 0  # type: ignore[attr-defined]
+        assert make("X", {"a": a_step()}, late_grace=value).plan().late_grace_seconds == 0
         return
     message = refusal(lambda: make("X", {"a": a_step()}, **{option: value}))
     assert message == f"X: {option}={value!r} is not a time. Write seconds above 0, or a timedelta."
@@ -527,7 +527,7 @@ def test_an_after_that_names_no_step_is_refused(given: Any) -> None:
 def test_a_single_step_in_after_needs_its_comma_only_for_type_checkers() -> None:
     """A lone step is clear enough at run time; nothing is guessed by taking it."""
     first = a_step()
-    assert make("X", {"a": first, "b": a_step(after=first)}).plan().steps[1].after == ("a",)  # type: ignore[attr-defined]
+    assert make("X", {"a": first, "b": a_step(after=first)}).plan().steps[1].after == ("a",)
 
 
 def test_an_after_of_another_saga_is_refused() -> None:
@@ -546,7 +546,7 @@ def test_more_than_six_inputs_are_refused() -> None:
         first = a_step()
         return {"first": first, "many": step(*[first] * count, no_compensation="x")(many)}
 
-    assert make("X", body(6)).plan().steps[1].inputs == ("first",) * 6  # type: ignore[attr-defined]
+    assert make("X", body(6)).plan().steps[1].inputs == ("first",) * 6
     message = refusal(lambda: make("X", body(7)))
     assert "X.many: it takes 7 results, and 6 is the most." in message
     assert "read the rest with ctx.result_or_none(step)" in message
@@ -676,7 +676,7 @@ def test_an_event_after_the_pivot_that_would_turn_back_is_refused() -> None:
         message = refusal(lambda options=options: make("X", body(**options)))
         assert message.startswith("X.b: after the pivot a time-out can't turn the saga backward.")
         assert message.endswith('Add on_timeout="attention".')
-    assert make("X", body(on_timeout="attention")).plan().steps[1].on_timeout == "attention"  # type: ignore[attr-defined]
+    assert make("X", body(on_timeout="attention")).plan().steps[1].on_timeout == "attention"
 
 
 # Options of a step
@@ -720,7 +720,7 @@ def test_an_event_without_a_usable_name_is_refused(event: Any) -> None:
 def test_names_of_a_hundred_characters_are_fine() -> None:
     """The limit is the last that passes, for sagas, steps and events."""
     name = "x" * 100
-    plan = make("X", {name: wait_for_event(name, int, timeout=1)}, name=name).plan()  # type: ignore[attr-defined]
+    plan = make("X", {name: wait_for_event(name, int, timeout=1)}, name=name).plan()
     assert (plan.name, plan.steps[0].name, plan.steps[0].event_name) == (name, name, name)
 
 

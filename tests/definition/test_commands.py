@@ -119,7 +119,7 @@ async def undoes_async(self: Any, ctx: Context[Order], tried: Tried[Reservation]
     return ReserveSeat(ctx.input.id)
 
 
-def says_nothing(self: Any, ctx: Context[Order]): ...  # type: ignore[no-untyped-def]
+def says_nothing(self: Any, ctx: Context[Order]): ...
 
 
 def builds_text(self: Any, ctx: Context[Order]) -> str:
@@ -158,10 +158,10 @@ def a_saga(function: Callable[..., Any] = builds, undo: Callable[..., Any] | Non
         (lambda: a_saga(barrier=True), "barrier=True speaks of a compensation, and there is none"),
         (lambda: a_saga(at_most_once=True, on_unknown="backward"), 'on_unknown="backward" would undo a call'),
         (lambda: a_saga(undo=undoes, barrier=False, at_most_once=True, on_unknown="backward"), "that may still arrive"),
-        (lambda: command(builds), "@command stands without brackets above a function"),  # type: ignore[call-overload]
-        (lambda: delay(1).compensation, "A delay calls nothing, so there is nothing to undo"),  # type: ignore[attr-defined]
+        (lambda: command(builds), "@command stands without brackets above a function"),
+        (lambda: delay(1).compensation, "A delay calls nothing, so there is nothing to undo"),
         (
-            lambda: pivot.command(reply=Payment)(builds).compensation,  # type: ignore[attr-defined]
+            lambda: pivot.command(reply=Payment)(builds).compensation,
             "is a pivot.command, which is never undone. Make it a @command if it can be undone",
         ),
     ],

@@ -138,7 +138,7 @@ def test_a_definition_draws_itself(saga: type[Saga[Order]], text: str) -> None:
 def test_a_saga_whose_types_cannot_be_resolved_can_be_drawn() -> None:
     """A picture needs no types."""
 
-    class Unresolved(Saga["Nowhere"]):  # type: ignore[name-defined]
+    class Unresolved(Saga["Nowhere"]):
         pause = delay(1)
 
     assert "pause<br/>waits 1 s" in Unresolved.mermaid()

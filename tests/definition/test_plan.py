@@ -112,7 +112,7 @@ def test_a_plan_is_hashable_frozen_and_made_once() -> None:
     assert PlaceOrder.plan() is plan
     assert definition_of(PlaceOrder) is definition_of(PlaceOrder())
     with pytest.raises(FrozenInstanceError):
-        plan.version = 2  # type: ignore[misc]
+        plan.version = 2
 
 
 def test_class_keywords_arrive_in_the_plan() -> None:

@@ -50,7 +50,7 @@ def test_a_starter_leaves_plans_and_no_row_of_its_own(site: Site) -> None:
         for number in range(2):
             async with site.starter() as starter:
                 await starter.start(Fetch, Parcel(), saga_id=str(number))
-                starter._worker._looked_at = -1e9  # type: ignore[union-attr]
+                starter._worker._looked_at = -1e9
                 await starter.start(Fetch, Parcel(), saga_id=f"later {number}")
         assert site.place.sql("SELECT count(*) FROM workers") == [(0,)]
         assert site.place.sql("SELECT count(*) FROM definitions WHERE plan IS NOT NULL") == [(2,)]

@@ -134,7 +134,7 @@ class Nothing:
 
 @dataclass
 class Late:
-    missing: Absent  # type: ignore[name-defined]  # noqa: F821 - as a name imported for type checkers only
+    missing: Absent  # noqa: F821 - as a name imported for type checkers only
 
 
 class Stock(msgspec.Struct):
@@ -183,7 +183,7 @@ class Basket(pydantic.BaseModel):
     note: str | None = None
     counts: dict[str, int] = {}
 
-    @pydantic.computed_field  # type: ignore[prop-decorator]
+    @pydantic.computed_field
     @property
     def size(self) -> int:
         return len(self.items)

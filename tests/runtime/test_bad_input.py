@@ -108,7 +108,7 @@ WRONG_INPUTS = {
     "none": None,
     "oversized": Order(id="x" * 2000),
     "not unicode": Order(id="\ud800"),
-    "with a wrong field": Order(id=7),  # type: ignore[arg-type]
+    "with a wrong field": Order(id=7),
 }
 
 
@@ -143,7 +143,7 @@ def test_a_wrong_id_is_refused_everywhere(tmp_path: Path, saga_id: Any) -> None:
             ):
                 with pytest.raises(AtoneError):
                     await call
-            assert not orchestrator._worker.runners  # type: ignore[union-attr]
+            assert not orchestrator._worker.runners
             assert await orchestrator.list() == []
 
     run(main())
@@ -256,7 +256,7 @@ def test_what_an_orchestrator_is_built_with_is_checked() -> None:
     """Classes instead of objects, two of one name and version, a store that forgets."""
     world = World()
     with pytest.raises(DefinitionError, match="objects, not classes"):
-        Orchestrator("memory://", sagas=[PlaceOrder], allow_volatile=True)  # type: ignore[list-item]
+        Orchestrator("memory://", sagas=[PlaceOrder], allow_volatile=True)
     with pytest.raises(DefinitionError, match="given twice"):
         Orchestrator("memory://", sagas=[PlaceOrder(world), PlaceOrder(world)], allow_volatile=True)
     with pytest.raises(VolatileStore):

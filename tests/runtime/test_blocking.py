@@ -125,7 +125,7 @@ def test_errors_come_through_as_they_are(tmp_path: Path) -> None:
         with pytest.raises(ConflictingStart):
             atone.start(PlaceOrder, Order(total=7), saga_id="1")
         with pytest.raises(PayloadError):
-            atone.start(PlaceOrder, 7, saga_id="2")  # type: ignore[arg-type,type-var]
+            atone.start(PlaceOrder, 7, saga_id="2")
         with pytest.raises(UnknownSaga):
             atone.get(PlaceOrder, "2")
         with pytest.raises(UnknownSaga):

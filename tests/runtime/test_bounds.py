@@ -185,6 +185,6 @@ def test_an_idle_orchestrator_keeps_nothing_of_sagas_that_are_over(tmp_path: Pat
             assert owned(orchestrator) == 0
             assert not orchestrator._waiting._outcomes._waiting
             assert not orchestrator._watchers._queues
-            assert not orchestrator._worker._starts._answers  # type: ignore[union-attr]
+            assert not orchestrator._worker._starts._answers
 
     run(main())

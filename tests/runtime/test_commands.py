@@ -62,7 +62,7 @@ def test_nothing_is_held_while_a_reply_is_awaited(store: Opening) -> None:
         async with a_desk() as desk, travelling(store(), desk, BookTrip(World())) as orchestrator:
             saga = await _started(orchestrator)
             sent = await desk.hears("hotel.book")
-            worker: Any = orchestrator._worker  # pyright: ignore[reportPrivateUsage]
+            worker: Any = orchestrator._worker
             await until(lambda: not worker.runners)
             (info,) = await orchestrator.list()
             assert (info.worker, info.wake_at is not None) == (None, True)
@@ -247,12 +247,12 @@ def test_a_worker_that_dies_while_a_reply_is_awaited_loses_nothing(tmp_path: Pat
                 sent = await desk.hears("hotel.book")
                 first.unplug()
             async with travelling(sqlite(tmp_path), desk, BookTrip(world), keep_seconds=60.0) as other:
-                worker: Any = other._worker  # pyright: ignore[reportPrivateUsage]
+                worker: Any = other._worker
                 await until(lambda: bool(worker.runners))
                 await desk.answers(sent, {"ref": "R1"})
                 handle = await other.get(BookTrip, "1")
                 assert isinstance(await handle.outcome(timeout=20), Completed)
-                (loaded,) = await other._store.load([handle.key])  # pyright: ignore[reportPrivateUsage]
+                (loaded,) = await other._store.load([handle.key])
                 assert loaded is not None
                 journal = b"".join(row.entries for row in loaded.rows)
                 assert (journal.count(b"attempt_started"), b"attempt_lost" in journal) == (2, False)

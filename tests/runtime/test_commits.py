@@ -63,7 +63,7 @@ def test_sagas_that_decide_at_once_share_one_commit(tmp_path: Path) -> None:
                 asyncio.ensure_future(orchestrator.execute(PlaceOrder, Order(), saga_id=str(number)))
                 for number in range(50)
             ]
-            await until(lambda: orchestrator._worker.membership.committer.waiting == 50)  # type: ignore[union-attr]
+            await until(lambda: orchestrator._worker.membership.committer.waiting == 50)
             gate.set()
             outcomes = await asyncio.gather(first, *rest)
             assert all(isinstance(outcome, Completed) for outcome in outcomes)
@@ -188,7 +188,7 @@ def test_a_start_whose_answer_was_lost_with_its_worker_starts_one_saga(tmp_path:
             store.script("commit", answer_held(gate, reached))
             start = asyncio.ensure_future(orchestrator.execute(PlaceOrder, Order(), saga_id="1", timeout=20))
             await reached.wait()
-            store.inner.renew(orchestrator._worker.membership.id, 0.0)  # type: ignore[union-attr]
+            store.inner.renew(orchestrator._worker.membership.id, 0.0)
             assert isinstance(await start, Completed)
             assert len(await orchestrator.list()) == 1
             gate.set()
@@ -247,7 +247,7 @@ def test_a_saga_that_somebody_else_owns_is_dropped(tmp_path: Path) -> None:
             gate.set()
             await until(lambda: TurnResult.NOT_MINE in store.results)
             assert isinstance(await orchestrator.execute(PlaceOrder, Order(), saga_id="2"), Completed)
-            assert handle.key not in orchestrator._worker.runners  # type: ignore[union-attr]
+            assert handle.key not in orchestrator._worker.runners
             assert world.names.count("ship") == 1
             store.inner.renew("thief", 0)
             assert isinstance(await handle.outcome(timeout=20), Completed)
@@ -320,7 +320,7 @@ def test_an_input_that_the_store_can_not_hold_starts_nothing(tmp_path: Path) -> 
                 await orchestrator.start(PlaceOrder, Order(id=TOO_LARGE), saga_id="1")
             assert await orchestrator.list() == []
             assert isinstance(await orchestrator.execute(PlaceOrder, Order(), saga_id="1"), Completed)
-            assert not orchestrator._worker.runners  # type: ignore[union-attr]
+            assert not orchestrator._worker.runners
 
     run(main())
 
@@ -422,7 +422,7 @@ def test_a_bug_in_the_law_stops_one_saga(tmp_path: Path, fails_at: str, monkeypa
                 assert isinstance(outcome, NeedsAttention)
                 assert "internal: AssertionError: this can't be" in outcome.cause
             assert isinstance(await orchestrator.execute(PlaceOrder, Order(), saga_id="2", timeout=20), Completed)
-            assert not orchestrator._worker.runners  # type: ignore[union-attr]
+            assert not orchestrator._worker.runners
 
     run(main())
 

@@ -158,7 +158,7 @@ def shop(world: World, place: str) -> Any:
 
         @act.compensation(retry=ONCE)
         async def undo(self, ctx: Context[Order], tried: Tried[str]) -> None:
-            world.calls.append(SimpleNamespace(step=f"undo {place}", seen=tried.result))  # type: ignore[arg-type]
+            world.calls.append(SimpleNamespace(step=f"undo {place}", seen=tried.result))
 
         @step(retry=ONCE, no_compensation="a test")
         async def fail(self, ctx: Context[Order]) -> None:
@@ -176,7 +176,7 @@ def test_07_an_undo_belongs_to_its_step_not_to_its_name(tmp_path: Path) -> None:
         async with opened(sqlite(tmp_path), inventory(), payment()) as orchestrator:
             for kind in (inventory, payment):
                 assert isinstance(await orchestrator.execute(kind, Order(), saga_id="1"), Compensated)
-        told = [(call.step, call.seen) for call in world.calls]  # type: ignore[attr-defined]
+        told = [(call.step, call.seen) for call in world.calls]
         assert told == [("undo inventory", "act inventory of 1"), ("undo payment", "act payment of 1")]
 
     run(main())
@@ -192,7 +192,7 @@ def test_08_an_undo_that_can_not_be_called_is_found_before_anything_runs(tmp_pat
                 return ctx.saga_id
 
             @charge.compensation
-            async def refund(self, ctx: Context[Order], payment_id: str) -> None: ...  # type: ignore[arg-type]
+            async def refund(self, ctx: Context[Order], payment_id: str) -> None: ...
 
         opened(sqlite(tmp_path), Careless())
 
@@ -371,7 +371,7 @@ def test_16_a_second_process_is_somebody_else(tmp_path: Path) -> None:
             await world.reached("charge")
             async with process() as two:
                 mine = [info.worker for info in await two.list() if info.worker is not None]
-                assert mine == [one._worker.membership.id] != [two._worker.membership.id]  # type: ignore[union-attr]
+                assert mine == [one._worker.membership.id] != [two._worker.membership.id]
                 assert isinstance(await two.execute(PlaceOrder, Order(), saga_id="2", timeout=20), Completed)
             gate.set()
             assert isinstance(await handle.outcome(timeout=20), Completed)

@@ -62,7 +62,7 @@ def test_p04_a_result_of_any_type_is_a_success(tmp_path: Path, value: object) ->
     class Answering(Saga[Order]):
         @step(no_compensation="a test")
         async def ask(self, ctx: Context[Order]) -> str | int | list[int] | bool | None:
-            return value  # type: ignore[return-value]
+            return value
 
         @step(ask, no_compensation="a test")
         async def hear(self, ctx: Context[Order], answer: str | int | list[int] | bool | None) -> str:

@@ -112,7 +112,7 @@ class WritesPastTheFreeze:
 
     def lines(self) -> list[str]:
         object.__setattr__(self, "found", self.text.split(","))
-        return self.found  # type: ignore[attr-defined,no-any-return]
+        return self.found
 
 
 class Room:

@@ -102,7 +102,7 @@ def test_a_start_within_a_transaction_is_idempotent_too(tmp_path: Path) -> None:
                 with pytest.raises(ConflictingStart):
                     await orchestrator.start(PlaceOrder, Order(total=7), saga_id="1", connection=connection)
                 with pytest.raises(PayloadError):
-                    await orchestrator.start(PlaceOrder, 7, saga_id="2", connection=connection)  # type: ignore[arg-type,type-var]
+                    await orchestrator.start(PlaceOrder, 7, saga_id="2", connection=connection)
                 fine = await orchestrator.start(PlaceOrder, Order(), saga_id="2", connection=connection)
                 with pytest.raises(ConflictingStart, match="not committed"):
                     await orchestrator.start(PlaceOrder, Order(), saga_id="2", connection=connection)

@@ -135,7 +135,7 @@ def test_a_call_that_got_no_thread_in_time_is_never_made(tmp_path: Path) -> None
             other.set()
             # The one thread is free again when another call of a plain function has gone through it.
             saga.gate = other
-            threads = orchestrator._worker._threads  # type: ignore[union-attr]
+            threads = orchestrator._worker._threads
             await asyncio.wrap_future(threads.submit(lambda: None))
         assert saga.begun == begun == ["left"]
         assert set(saga.undone) == {"left", "middle", "right"}

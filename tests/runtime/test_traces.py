@@ -331,7 +331,7 @@ def test_something_else_than_an_observer_is_refused(tmp_path: Path) -> None:
     """The class instead of an object is the usual slip."""
     for wrong in (OpenTelemetry, "otel", [object()], 7):
         with pytest.raises(DefinitionError, match="OpenTelemetry"):
-            Orchestrator(sqlite(tmp_path), sagas=[PlaceOrder(World())], telemetry=wrong)  # type: ignore[arg-type]
+            Orchestrator(sqlite(tmp_path), sagas=[PlaceOrder(World())], telemetry=wrong)
 
 
 def test_an_observer_that_fails_hurts_nobody(tmp_path: Path, traces: Traces, caplog: pytest.LogCaptureFixture) -> None:

@@ -111,7 +111,7 @@ def test_a_later_retry_is_asked_for_instead_of_the_policys(tmp_path: Path) -> No
         world.script("charge", raises(RetryAfter(3600, "the bank is closed")))
         async with opened(sqlite(tmp_path), PlaceOrder(world)) as orchestrator:
             await orchestrator.start(PlaceOrder, Order(), saga_id="1")
-            await until(lambda: not orchestrator._worker.runners)  # type: ignore[union-attr]
+            await until(lambda: not orchestrator._worker.runners)
             (info,) = await orchestrator.list()
             assert info.wake_at is not None
             assert 3500 < info.wake_at - info.created_at < 3700
@@ -135,7 +135,7 @@ class Choosing(Saga[Order]):
     @second.when
     async def may_run(self, ctx: Context[Order]) -> bool:
         answer = self.answer()
-        return await answer if asyncio.iscoroutine(answer) else answer  # type: ignore[no-any-return]
+        return await answer if asyncio.iscoroutine(answer) else answer
 
 
 def fails(error: BaseException) -> Callable[[], Any]:

@@ -217,7 +217,7 @@ def test_a_saga_whose_version_is_not_registered_waits_and_is_counted(tmp_path: P
         world = await left_hanging(tmp_path)
         with caplog.at_level(logging.WARNING, logger="atone.worker"):
             async with opened(sqlite(tmp_path), PlaceOrder2(world)) as orchestrator:
-                await until(lambda: orchestrator._worker.recovery.unclaimable == 1)  # type: ignore[union-attr]
+                await until(lambda: orchestrator._worker.recovery.unclaimable == 1)
                 assert isinstance(await orchestrator.execute(PlaceOrder2, Order(), saga_id="2"), Completed)
         assert "1 due sagas have a definition that is not registered here" in caplog.text
         assert world.count("ship") == 1

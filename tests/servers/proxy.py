@@ -76,7 +76,7 @@ class Proxy:
     def _begin(self, work: object, *values: object) -> None:
         def run() -> None:
             try:
-                work(*values)  # type: ignore[operator]
+                work(*values)
             finally:
                 self._threads.discard(thread)
 
