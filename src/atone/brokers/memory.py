@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
@@ -56,7 +57,7 @@ class Server:
         self.groups: dict[str, Group] = {}
         self.numbers = count(1)
         self._is_up = True
-        self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._waiting: dict[asyncio.Event, tuple[asyncio.AbstractEventLoop, Context]] = {}
 
     @property
     def is_up(self) -> bool:
@@ -92,16 +93,16 @@ class Server:
         """Return an event that is set when something changes, once."""
         event = asyncio.Event()
         with self.lock:
-            self._waiting[event] = asyncio.get_running_loop()
+            self._waiting[event] = asyncio.get_running_loop(), copy_context()
         return event
 
     def wake(self) -> None:
         """Have everybody look who waits."""
         with self.lock:
             waiting, self._waiting = self._waiting, {}
-        for event, loop in waiting.items():
+        for event, (loop, context) in waiting.items():
             if not loop.is_closed():
-                loop.call_soon_threadsafe(event.set)
+                loop.call_soon_threadsafe(event.set, context=context)  # who is told it, not who tells it
 
 
 # By name; a test may put a server of its own here.

@@ -1,5 +1,6 @@
 """A broker that does everything a broker may do, far more often than one does: duplicates, disorder, losses that come
-again, acknowledgements that get lost, and publishing that fails before or after it has landed.
+again, acknowledgements that get lost, and publishing that fails before or after it has landed. In a simulation, each
+publish and acknowledgement is a crash point before and after.
 
 Wraps any other broker; the chance has a seed. Must not lose a message for good, nor break what the port promises.
 Called by tests that show that nothing is lost and nothing done twice.
@@ -16,6 +17,7 @@ from typing import Self, cast
 
 from atone.broker import Broker, Delivery, Message, Parked, Published
 from atone.errors import BrokerError, BrokerUnavailable
+from atone.testing.simulate import point
 
 __all__ = ["Chaos", "ChaoticBroker"]
 
@@ -63,8 +65,10 @@ class ChaoticBroker:
         """See `Broker`."""
         if messages and self._happens(self._chaos.unsent):
             raise BrokerUnavailable("Chaos: this was not published. Publish it again.")
+        point("broker.publish is called")
         copied = [message for message in messages for _ in range(self._copies())]
         results = await self._inner.publish(copied)
+        point("broker.publish has answered")
         if messages and self._happens(self._chaos.unheard):
             raise BrokerUnavailable("Chaos: this was published, and nobody heard of it. Publish it again.")
         became = {id(message): result for message, result in zip(copied, results, strict=True)}
@@ -97,10 +101,12 @@ class ChaoticBroker:
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Acknowledge, or have it look so."""
+        point("broker.ack is called")
         if self._happens(self._chaos.acks_lost):
             await delivery.retry(after_seconds=self._delay())
         else:
             await delivery.ack()
+        point("broker.ack has answered")
 
     def _happens(self, share: float) -> bool:
         return self._chance.random() < share
