@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from atone._core.events import lifecycle_events
 from atone._core.fold import fold
-from atone._core.journal import AttemptStarted, Entry, StepResolved, StepWaived
+from atone._core.journal import AttemptStarted, CompensationGaveUp, Entry, StepResolved, StepWaived
 from atone._core.plan import Plan, Role
 from atone._core.state import SagaState, SagaStatus, StepStatus
 from atone._runtime.reader import state_of
@@ -312,14 +312,17 @@ class _Case:
         for name, at in self.undone.items():
             if at < self.done.get(name, _NEVER):
                 yield f"{name} was undone {'before it was' if name in self.done else 'and never'} done"
+        # An undo that has given up does not keep the others waiting, and may be tried again after them.
+        gave_up = {entry.step for row in self.rows for entry in row if isinstance(entry, CompensationGaveUp)}
         for number, step in enumerate(plan.steps):
             for later in plan.descendants[number] if step.acts and step.name not in self.unrecorded else ():
-                yield from self._pair(step.name, plan.steps[later].name)
+                yield from self._pair(step.name, plan.steps[later].name, gave_up)
 
-    def _pair(self, first: str, then: str) -> Iterator[str]:
+    def _pair(self, first: str, then: str, gave_up: Collection[str]) -> Iterator[str]:
         if then in self.done and self.done[then] < self.done.get(first, -1):
             yield f"{then} was done before {first}"
-        if first in self.undone and then in self.undone and self.undone[then] > self.undone[first]:
+        late = first in self.undone and then in self.undone and self.undone[then] > self.undone[first]
+        if late and then not in gave_up:
             yield f"{then} was undone after {first}"
 
     def _end(self, plan: Plan, state: SagaState, vouched: Collection[str]) -> Iterator[str]:
