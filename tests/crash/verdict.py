@@ -97,9 +97,14 @@ async def read(files: Files) -> Found:
     participant = Participant(files.participant)
     found = Found(sagas, participant.calls(), participant.effects(), participant.refusals())
     participant.close()
+    take_notes(found, files)
+    return found
+
+
+def take_notes(found: Found, files: Files) -> None:
+    """Add what the processes have noted."""
     for line in files.notes.read_text().splitlines() if files.notes.exists() else ():
         _noted(found, json.loads(line))
-    return found
 
 
 def _store(files: Files) -> Store:

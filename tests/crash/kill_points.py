@@ -1,0 +1,156 @@
+"""Where a process can die: before and after each call of the store, each effect, and each decision, by name.
+
+Owns the count of the points that a life has come to, and what happens at the one it was told of: it kills or stops
+itself, at once and without a word to anybody else. Must not change what passes through. Used by `kill_lives`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from atone._runtime import committer
+from atone.store import Store
+from atone.testing.through import Through
+from tests.crash.forks import Tell
+from tests.crash.participant import Participant
+
+
+class Point(NamedTuple):
+    """The `number`-th time, from 1, that a life comes to `what`."""
+
+    what: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.what} #{self.number}"
+
+
+class Points:
+    """The points of one life, which does to itself at `dies_at` what `signal_number` says; None: it only counts."""
+
+    def __init__(self, tell: Tell, dies_at: Point | None, signal_number: signal.Signals = signal.SIGKILL) -> None:
+        self._tell, self._dies_at, self._signal = tell, dies_at, signal_number
+        self._seen: Counter[str] = Counter()
+        self._looked: dict[str, int] = {}
+        self._steps = 0
+        self._lock = threading.Lock()
+        self.passed: list[Point] = []
+
+    def hit(self, what: str, *, looks: bool = False) -> None:
+        """Come to a point. One that only `looks` is no new one as long as no other kind was passed in between."""
+        with self._lock:
+            if looks and self._looked.get(what) == self._steps:
+                return
+            if looks:
+                self._looked[what] = self._steps
+            else:
+                self._steps += 1
+            self._seen[what] += 1
+            point = Point(what, self._seen[what])
+            self.passed.append(point)
+            if point == self._dies_at:
+                self._tell(at=point)
+                self._stop()
+
+    def _stop(self) -> None:
+        # To this very thread: it must not go on while another one is being stopped.
+        signal.pthread_kill(threading.get_ident(), self._signal)
+
+
+class MarkedStore(Through):
+    """The port around `inner`, with a point before and after each call. Polls that find nothing are one point."""
+
+    def __init__(self, inner: Store, points: Points) -> None:
+        super().__init__(inner)
+        self._hit = points.hit
+
+    def renew(self, worker: str | None, lease_seconds: float, **more: Any) -> Any:
+        what = "register" if more.get("register") is not None else "renew" if lease_seconds else "retire"
+        return self._around_blocking(what, lambda: self.inner.renew(worker, lease_seconds, **more), what == "renew")
+
+    def _around_blocking(self, what: str, call: Callable[[], Any], looks: bool) -> Any:
+        self._hit(f"before {what}", looks=looks)
+        answer = call()
+        self._hit(f"after {what}", looks=looks)
+        return answer
+
+    async def _around(self, what: str, call: Any, *, looks: bool = False) -> Any:
+        self._hit(f"before {what}", looks=looks)
+        answer = await call
+        self._hit(f"after {what}", looks=looks)
+        return answer
+
+    async def commit(self, *given: Any, **more: Any) -> Any:
+        return await self._around("commit", self.inner.commit(*given, **more))
+
+    async def deliver(self, *given: Any, **more: Any) -> Any:
+        return await self._around("deliver", self.inner.deliver(*given, **more))
+
+    async def load(self, *given: Any, **more: Any) -> Any:
+        return await self._around("load", self.inner.load(*given, **more), looks=True)
+
+    async def find(self, *given: Any, **more: Any) -> Any:
+        return await self._around("find", self.inner.find(*given, **more), looks=True)
+
+    async def relay(self, *given: Any, **more: Any) -> Any:
+        return await self._around("relay", self.inner.relay(*given, **more), looks=True)
+
+    async def claim(self, *given: Any, **more: Any) -> Any:
+        self._hit("before claim", looks=True)
+        claimed = await self.inner.claim(*given, **more)
+        self._hit("after claim of something" if claimed.taken else "after claim", looks=not claimed.taken)
+        return claimed
+
+
+class MarkedParticipant(Participant):
+    """The participant, with a point before and after each effect."""
+
+    def __init__(self, path: Any, points: Points) -> None:
+        self._hit: Callable[[str], None] = lambda _what: None
+        super().__init__(path)
+        self._hit = points.hit
+
+    def called(self, saga: str, step: str, operation: str, attempt: int) -> None:
+        self._hit(f"before {operation} {step}")
+        super().called(saga, step, operation, attempt)
+
+    def act(self, saga: str, step: str, key: str) -> None:
+        self._hit(f"before the effect of {step}")
+        super().act(saga, step, key)
+        self._hit(f"after the effect of {step}")
+
+    def undo(self, saga: str, step: str, key: str, action_key: str) -> None:
+        self._hit(f"before the undo of {step}")
+        super().undo(saga, step, key, action_key)
+        self._hit(f"after the undo of {step}")
+
+
+def mark_decisions(points: Points) -> None:
+    """Have a point between each decision and its commit, in this process, for good."""
+    submit = committer.Committer.submit
+
+    def marked(self: Any, *given: Any) -> None:
+        points.hit("decided, not committed")
+        submit(self, *given)
+
+    vars_of: Any = committer.Committer
+    vars_of.submit = marked
+
+
+def mark_transactions(points: Points, store_file: str) -> None:
+    """Have a point in each transaction of the SQLite file, when all of it is done but its end; in this process."""
+    import apsw
+
+    def on_commit() -> bool:
+        points.hit("in the transaction, before its COMMIT", looks=True)
+        return False
+
+    def watch(connection: Any) -> None:
+        if connection.db_filename("main") == store_file:
+            connection.set_commit_hook(on_commit)
+
+    apsw.connection_hooks.append(watch)
