@@ -2,6 +2,7 @@
 
 Owns how a transaction begins and ends, with crash points before and after its commit; leaving it by an exception rolls
 back, as a server does when its client has gone. In memory the clock may be a virtual one, which SQLite is told of.
+`tick()` orders what is written in several of them.
 Must not know what is written. Used by steps with a barrier, and by all participants that are served.
 """
 
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +35,7 @@ class MemoryDatabases:
     def __init__(self, *, point: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
         self.point, self.clock = point, clock
         self.connections: dict[str, sqlite3.Connection] = {}
-        self._lock = threading.RLock()
+        self._lock, self._ticks = threading.RLock(), count(1)
 
     def __call__(self, name: str) -> Callable[[], AbstractContextManager[sqlite3.Connection]]:
         """See `Databases`."""
@@ -49,6 +51,7 @@ class MemoryDatabases:
         if name not in self.connections:
             made = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             made.create_function("julianday", 1, lambda _: self.clock() / 86400.0 + _JULIAN_DAY_OF_EPOCH)
+            made.create_function("tick", 0, lambda: next(self._ticks))
             self.connections[name] = made
         return self.connections[name]
 
@@ -76,6 +79,7 @@ class FileDatabases:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.create_function("tick", 0, time.monotonic_ns)
             with _transaction(connection, name, self.point):
                 yield connection
         finally:

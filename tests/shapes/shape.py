@@ -16,8 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from atone import Orchestrator, Saga
+from atone.broker import Broker
 from atone.errors import RequestRefused, StoreUnavailable, UnknownSaga
 from atone.orchestrator import Handle
+from atone.serving import Service
 from atone.store import Loaded
 from atone.testing.invariants import Rule, Violation, check_invariants
 from tests.shapes.databases import Databases, MemoryDatabases
@@ -90,6 +92,7 @@ class Shape:
     `drive` is what is done from outside while it runs, by whichever process lives: it must bear being done again.
     A shape with two `generations` is deployed anew on the way: `make` is told which one it is to make. `is_long`:
     it takes days, so it is for a virtual clock. `recorded` reads effects that are rows of a participant's database.
+    `serving`: it needs a broker, and this service on it, which is a process of its own.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Shape:
     generations: int = 1
     is_long: bool = False
     recorded: Callable[[Stage], list[Line]] | None = None
+    serving: Callable[[Stage, Broker], Service] | None = None
 
     async def play(self, orchestrator: Orchestrator, stage: Stage, saga_id: str = "s", generation: int = -1) -> None:
         """Do what the process around one orchestrator does: start, drive, and wait for the ends.

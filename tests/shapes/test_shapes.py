@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atone import Orchestrator
+from atone.brokers.memory import MemoryBroker
 from atone.orchestrator import Limits
 from atone.stores.memory import MemoryStore
 from atone.stores.sqlite import SqliteStore
 from atone.testing.invariants import Violation, read_histories
 from tests.shapes.catalogue import SHAPES
+from tests.shapes.choreographed import DANCES
 from tests.shapes.databases import FileDatabases
 from tests.shapes.ledger import FileLedger
 from tests.shapes.services import no_point
@@ -22,9 +26,14 @@ QUICK = Limits(poll_seconds=0.05, keep_seconds=0.1, lease_seconds=5.0)
 
 
 async def played(shape: Shape, stage: Stage, store: MemoryStore | SqliteStore) -> list[Violation]:
-    for generation in range(shape.generations):
-        async with Orchestrator(store, sagas=shape.make(stage, generation), limits=QUICK) as orchestrator:
-            await shape.play(orchestrator, stage, generation=generation)
+    async with AsyncExitStack() as stack:
+        more: dict[str, Any] = {}
+        if shape.serving is not None:
+            more["broker"] = await stack.enter_async_context(MemoryBroker(f"memory://{id(stage)}"))
+            await stack.enter_async_context(shape.serving(stage, more["broker"]))
+        for generation in range(shape.generations):
+            async with Orchestrator(store, sagas=shape.make(stage, generation), limits=QUICK, **more) as orchestrator:
+                await shape.play(orchestrator, stage, generation=generation)
     async with store:
         return shape.violations(await read_histories(store), stage)
 
@@ -46,6 +55,26 @@ def test_a_shape_leaves_the_same_in_files(name: str, tmp_path: Path) -> None:
     ledger.close()
 
 
+@pytest.mark.parametrize("name", DANCES)
+def test_a_choreography_that_nobody_disturbs_leaves_what_it_says(name: str) -> None:
+    """Each participant in a database of its own, all on one broker."""
+    dance, stage = DANCES[name], Stage()
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            broker = await stack.enter_async_context(MemoryBroker(f"memory://{id(stage)}"))
+            for role in dance.roles:
+                await stack.enter_async_context(dance.service(role, stage, broker))
+            dance.begin(stage)
+            async with asyncio.timeout(20):
+                await stage.until(lambda: dance.is_over(stage))
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    assert dance.violations(stage) == []
+
+
 def test_there_are_shapes_enough() -> None:
-    """The goal says 24."""
+    """The goal says 24, choreographies among them."""
     assert len(SHAPES) >= 24
+    assert len(DANCES) >= 4
