@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from atone.store import Birth, Turn, TurnResult
+import apsw
+
+from atone.store import FINAL_STATUSES, Birth, Turn, TurnResult
+from atone.stores._messages import is_too_large
 from atone.stores._sqlite_connection import Connection
 from atone.stores._sqlite_errors import DATA_ERRORS
 from atone.stores._sqlite_outbox import POST, posted_rows
@@ -51,6 +54,8 @@ def write_turn(connection: Connection, worker: str | None, turn: Turn, now: floa
 def _judge(connection: Connection, worker: str | None, turn: Turn, now: float) -> TurnResult:
     if _one(connection, _STANDS, (turn.key, turn.version, turn.commit_id)):
         return TurnResult.APPLIED
+    if is_too_large(turn, connection.limit(apsw.SQLITE_LIMIT_LENGTH)):
+        return TurnResult.REFUSED
     if turn.birth is not None:
         return _bear(connection, worker, turn, turn.birth, now)
     owner, asked = _one(connection, _OWNER, (turn.key,)) or (None, 0)
@@ -104,8 +109,10 @@ def definition_of(connection: Connection, definition: tuple[str, int, str]) -> i
 
 
 def take_early_events(connection: Connection, first: Turn, now: float) -> None:
-    """Append the events that came before their saga, in the order in which they came."""
+    """Append the events that came before their saga, in the order in which they came; none if it is over already."""
     assert first.birth is not None, "only a birth takes events along"
+    if first.hot is not None and first.hot.status in FINAL_STATUSES:
+        return
     identity = first.birth[:3]
     early = sorted(connection.execute(_TAKE_EARLY, (*identity, now)).fetchall())
     for at, (_, request_id, commit_id, entries) in enumerate(early, start=first.version + 1):

@@ -121,17 +121,15 @@ class MemoryStore:
     def renew(self, worker: str | None, lease_seconds: float, *, register: Sequence[StoredPlan] | None = None) -> Lease:
         with self._lock:
             now = self._clock()
+            if worker is not None:
+                if register is not None:
+                    self._workers.setdefault(worker, _Worker(now))
+                found = self._workers.get(worker)
+                if found is None or found.dead:
+                    raise _dead(worker)
+                found.lease_until, found.dead = now + lease_seconds, lease_seconds <= 0
             self._plans.update({(plan.name, plan.version, plan.plan_hash): plan.plan for plan in register or ()})
-            if worker is None:
-                return Lease(now, now)
-            if register is not None:
-                self._workers.setdefault(worker, _Worker(now))
-            found = self._workers.get(worker)
-            if found is None or found.dead:
-                raise _dead(worker)
-            found.lease_until = now + lease_seconds
-            found.dead = lease_seconds <= 0
-            return Lease(now, found.lease_until)
+            return Lease(now, now if worker is None else now + lease_seconds)
 
     async def commit(self, worker: str | None, turns: Sequence[Turn]) -> Sequence[TurnResult]:
         with self._lock:
@@ -272,7 +270,7 @@ class MemoryStore:
         self._sagas[turn.key] = saga
         self._outbox.post(turn.messages, now)
         for early in [early for (whose, _), early in self._early.items() if whose == identity]:
-            if early.expires_at > now:
+            if early.expires_at > now and saga.status not in FINAL_STATUSES:
                 _ask(saga, early.delivery, now)
                 del self._early[identity, early.delivery.request_id]
         return TurnResult.APPLIED

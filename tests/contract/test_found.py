@@ -1,0 +1,86 @@
+"""What the differential machine found in the stores: the shortest calls that showed it, kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from atone.errors import WorkerDead
+from atone.store import Hot, StoredPlan, TurnResult
+from atone.testing._subject import Lab, birth_of, refuses_at_once, same, turn_of
+from atone.testing.contracts import Subject
+from tests.contract.test_stores import memory_subject, sqlite_subject
+from tests.servers.postgres import Bench
+
+Story = Callable[[Lab], Awaitable[None]]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def tell(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], None]:
+    """Run a story on a store."""
+
+    def subject() -> Subject:
+        if request.param == "postgres":
+            bench: Bench = request.getfixturevalue("postgres_bench")
+            return bench.shared_place().subject()
+        return memory_subject(tmp_path) if request.param == "memory" else sqlite_subject(tmp_path)
+
+    def told(story: Story) -> None:
+        async def main() -> None:
+            made = subject()
+            async with made.store:
+                await story(Lab(made))
+
+        asyncio.run(main())
+
+    return told
+
+
+def test_a_dead_worker_that_registers_leaves_no_plan(tell: Callable[[Story], None]) -> None:
+    """WorkerDead means that nothing was written; the memory store had kept the plans."""
+
+    async def story(lab: Lab) -> None:
+        worker = lab.worker()
+        lab.store.renew(worker, 0)
+        plans = [StoredPlan("Order", 1, "hash", "{}")]
+        refuses_at_once(WorkerDead, lambda: lab.store.renew(worker, 10, register=plans), "registering a dead one")
+        key = await lab.born(lab.worker())
+        (loaded,) = await lab.store.load([key], with_plan=True)
+        assert loaded is not None
+        same(loaded.plan, None, "the plan")
+
+    tell(story)
+
+
+def test_a_turn_that_is_too_large_is_refused_whatever_else_is_wrong(tell: Callable[[Story], None]) -> None:
+    """Who sends it again elsewhere, or later, is told the same; SQLite had said NOT_MINE, CONFLICT or TAKEN."""
+
+    async def story(lab: Lab) -> None:
+        worker, large = lab.worker(), b"x" * (lab.subject.row_bytes_max + 1)
+        key = await lab.born(worker, saga_id="one")
+        stale = turn_of(key, 1, entries=large)
+        stranger = turn_of(lab.key(), 2, entries=large)
+        taken = birth_of(lab.key(), saga_id="one", entries=large)
+        for turn in (stale, stranger, taken):
+            same(await lab.commit(worker, turn), [TurnResult.REFUSED], "the result")
+
+    tell(story)
+
+
+def test_a_saga_that_is_born_final_takes_no_event_along(tell: Callable[[Story], None]) -> None:
+    """A final saga never changes; memory and SQLite had appended the early event, and made the saga due."""
+
+    async def story(lab: Lab) -> None:
+        await lab.deliver(saga_id="one", keep_seconds=5.0)
+        birth = birth_of(lab.key(), saga_id="one", status="compensated", owned=False)
+        birth = birth._replace(hot=Hot("compensated", False, 1.0))
+        same(await lab.commit(lab.worker(), birth), [TurnResult.APPLIED], "the birth")
+        same(len(await lab.rows(birth.key)), 1, "number of rows")
+        same((await lab.summary(birth.key)).wake_at, 1.0, "the time to wake")
+        lab.advance(6.0)
+        same((await lab.claim(lab.worker())).dead_letters, 1, "events given up")
+
+    tell(story)
