@@ -276,10 +276,15 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._timers.clear()
         grave = copy_context()
         grave.run(PROCESS.set, Process.dead())
-        for task in self._tasks:
-            if not task.done():
-                cast("Any", task)._log_destroy_pending = False
-                grave.run(_throw_away, task)
+        before = events._get_running_loop()
+        events._set_running_loop(self)  # a `finally` that starts a task finds this loop, which runs it no more
+        try:
+            for task in self._tasks:
+                if not task.done():
+                    cast("Any", task)._log_destroy_pending = False
+                    grave.run(_throw_away, task)
+        finally:
+            events._set_running_loop(before)
         self._tasks.clear()
         self._generators.clear()
 
