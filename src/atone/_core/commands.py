@@ -77,3 +77,8 @@ class Decision(NamedTuple):
     commands: tuple[Command, ...] = ()
     wake_at: float | None = None
     idle: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the saga is final: whatever is told next changes nothing, so nobody needs to own it."""
+        return self.saga.status.is_final

@@ -219,7 +219,8 @@ class Runner:
 
     def _releases(self, decision: Decision) -> bool:
         """Whether the saga needs no owner after this: it is over, waits for a person, or for long enough."""
-        if not decision.idle or self._facts or self._calls.asking:
+        # What is over goes in this very row: after a crash, nobody would take it in order to give it up.
+        if not decision.idle or ((self._facts or self._calls.asking) and not decision.is_over):
             return False
         if decision.wake_at is None or self._host.draining:
             return True
