@@ -1,89 +1,102 @@
-"""What one forked process does: begin a saga and see it to its end, or find one that another has left, and do that.
+"""What one forked process does: play a shape of saga to its end, whoever has died on the way before.
 
-Owns how a store is opened for a life, and what the life tells. Must not judge, except by handing over all that is left.
-Run by `kills` and `zombies`.
+Owns how a store is opened for a life, what of it has points, and what the life tells. Must not judge, except by handing
+over all that is left to the shape. Run by `kills` and `zombies`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
+import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from atone import Orchestrator
+from atone._core.journal import AttemptLost
+from atone._runtime.wire import decode_entries
 from atone.orchestrator import Limits
 from atone.store import Loaded, Query, Store
 from atone.stores.postgres import PostgresStore
 from atone.stores.sqlite import SqliteStore
-from tests.crash.child import Files, run_saga
-from tests.crash.definitions import all_sagas
 from tests.crash.forks import Tell
-from tests.crash.kill_cases import Case
-from tests.crash.kill_points import MarkedParticipant, MarkedStore, Point, Points, mark_decisions, mark_transactions
-from tests.crash.participant import Participant
-from tests.crash.verdict import Found, Saga, judge, take_notes
-from tests.crash.witness import Notes, Refusals
+from tests.crash.kill_points import MarkedStore, Point, Points, mark_decisions, mark_transactions
+from tests.shapes.databases import FileDatabases
+from tests.shapes.ledger import CALLED, LATE, REPEATED, FileLedger
+from tests.shapes.services import no_point
+from tests.shapes.shape import Shape, Stage
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one saga lives: a folder of its own, and a database unless the store is a file in the folder."""
+    """Where one run of a shape lives: a folder of its own, and a database unless the store is a file in the folder."""
 
     folder: Path
     saga_id: str
     url: str | None = None
 
     @property
-    def files(self) -> Files:
-        return Files(self.folder, self.url)
+    def store_file(self) -> Path:
+        """The SQLite store."""
+        return self.folder / "sagas.db"
 
     def store(self) -> Store:
         """Return the store, not opened."""
         if self.url is None:
-            return SqliteStore(self.files.store)
-        return PostgresStore(f"{self.url}?application_name=atone-{os.getpid()}", migrate=False, readers=1)
+            return SqliteStore(self.store_file)
+        return PostgresStore(self.url, migrate=False, readers=1)
+
+    def stage(self, points: Points | None = None) -> Stage:
+        """Return what outlives the processes, as one process sees it."""
+        point = no_point if points is None else points.hit
+        ledger = FileLedger(self.folder / "ledger.jsonl", sync=False)
+        return Stage(ledger, point=point, databases=FileDatabases(self.folder, point=point))
+
+    async def histories(self, shape: Shape) -> list[Loaded]:
+        """Return what the store has of this run."""
+        async with self.store() as store:
+            ids = [self.saga_id + start.suffix for start in shape.starts]
+            found = [one for saga_id in ids for one in await store.find(Query(saga_id=saga_id))]
+            loaded = await store.load([one.key for one in found], with_plan=True)
+        return [one for one in loaded if one is not None]
 
 
 @dataclass(frozen=True)
 class Life:
-    """What a process is to do; `dies_at` None: see the saga to its end."""
+    """What a process is to do. At `dies_at` it sends itself `signal_number`; None: it sees all to the end."""
 
     place: Place
-    case: Case
+    shape: Shape
     lease_seconds: float
     dies_at: Point | None = None
+    generation: int = -1
+    signal_number: signal.Signals = signal.SIGKILL
 
     def __call__(self, tell: Tell) -> None:
         """Be that process, from its first line to its last."""
-        logging.basicConfig(filename=self.place.files.errors, level=logging.WARNING, format="%(process)d %(message)s")
-        points = Points(tell, self.dies_at)
+        log = self.place.folder / "log.txt"
+        logging.basicConfig(filename=log, level=logging.WARNING, format="%(process)d %(relativeCreated)d %(message)s")
+        points = Points(tell, self.dies_at, self.signal_number)
         mark_decisions(points)
         if self.place.url is None:
-            mark_transactions(points, str(self.place.files.store))
+            mark_transactions(points, str(self.place.store_file))
         asyncio.run(self._live(points))
         tell(passed=points.passed)
 
     async def _live(self, points: Points) -> None:
-        files, case = self.place.files, self.case
-        participant, notes = MarkedParticipant(files.participant, points), Notes(files.notes)
-        limits = Limits(lease_seconds=self.lease_seconds, poll_seconds=POLL_SECONDS, loop_stall_seconds=5.0)
-        async with Orchestrator(
-            MarkedStore(self.place.store(), points),
-            sagas=all_sagas(participant),
-            limits=limits,
-            telemetry=Refusals(notes),
-        ) as orchestrator:
+        stage, place = self.place.stage(points), self.place
+        limits = Limits(
+            lease_seconds=self.lease_seconds, poll_seconds=POLL_SECONDS, keep_seconds=0.1, loop_stall_seconds=5.0
+        )
+        sagas = self.shape.make(stage, self.generation % self.shape.generations)
+        async with Orchestrator(MarkedStore(place.store(), points), sagas=sagas, limits=limits) as orchestrator:
             points.hit("open")
-            await run_saga(orchestrator, case.shape, self.place.saga_id, case.script, notes)
+            await self.shape.play(orchestrator, stage, place.saga_id, self.generation)
             points.hit("over")
-        participant.close()
-        notes.close()
 
 
 def make_store(file: Path) -> None:
@@ -98,36 +111,42 @@ def make_store(file: Path) -> None:
 
 def give_store(template: Path, place: Place) -> None:
     """Put a copy of an empty store where a life looks for it."""
-    shutil.copy(template, place.files.store)
+    shutil.copy(template, place.store_file)
 
 
-def judged(place: Place) -> Any:
-    """Return work that reads all that is left of the saga, and tells what is wrong with it."""
+@dataclass(frozen=True)
+class Judge:
+    """Reads all that is left of some runs, and tells what is wrong with each."""
 
-    def work(tell: Tell) -> None:
-        found = asyncio.run(_found(place))
-        verdict = judge(found)
-        wrong = [f"{kind}: {one}" for kind in ("stranded", "untrue", "twice") for one in getattr(verdict, kind)]
-        if not found.sagas or not verdict.acknowledged:
-            wrong.append("nothing is left of it")
-        tell(
-            wrong=wrong,
-            ends=dict(verdict.ends),
-            attempts_lost=verdict.attempts_lost,
-            calls_repeated=verdict.calls_repeated,
-            journal=[row.entries.decode() for saga in found.sagas for row in saga.rows] if wrong else [],
-        )
+    runs: Sequence[tuple[Shape, Place]]
 
-    return work
+    def __call__(self, tell: Tell) -> None:
+        """Be that process."""
+        asyncio.run(self._judge(tell))
+
+    async def _judge(self, tell: Tell) -> None:
+        for shape, place in self.runs:
+            histories = await place.histories(shape)
+            stage = place.stage()
+            lines = shape.lines(stage)
+            wrong = [str(one) for one in shape.violations(histories, stage, place.saga_id)]
+            entries = [one for saga in histories for row in saga.rows for one in decode_entries(row.entries)]
+            tell(
+                wrong=wrong,
+                ends=[one.summary.status for one in histories],
+                attempts_lost=sum(isinstance(one, AttemptLost) for one in entries),
+                calls_repeated=sum(line.kind == CALLED and line.attempt > 1 for line in lines),
+                known_by_key=sum(line.kind in (REPEATED, LATE) for line in lines),
+            )
+            if wrong:
+                _keep(place, histories, stage)
 
 
-async def _found(place: Place) -> Found:
-    async with place.store() as store:
-        page = await store.find(Query(saga_id=place.saga_id))
-        loaded = [one for one in await store.load([found.key for found in page]) if isinstance(one, Loaded)]
-    sagas = [Saga(one.summary.name, one.summary.saga_id, one.summary.status, one.rows) for one in loaded]
-    participant = Participant(place.files.participant)
-    found = Found(sagas, participant.calls(), participant.effects(), participant.refusals())
-    participant.close()
-    take_notes(found, place.files)
-    return found
+def _keep(place: Place, histories: Sequence[Loaded], stage: Stage) -> None:
+    with (place.folder / "journals.txt").open("w") as file:
+        for one in histories:
+            print(one.summary, file=file)
+            for row in one.rows:
+                print(f"  {row.version} {row.at:.3f} {row.entries.decode()}", file=file)
+        for line in stage.lines:
+            print(line, file=file)

@@ -1,7 +1,8 @@
-"""Where a process can die: before and after each call of the store, each effect, and each decision, by name.
+"""Where a process can die: around each call of the store, between a decision and its commit, within a transaction.
 
 Owns the count of the points that a life has come to, and what happens at the one it was told of: it kills or stops
-itself, at once and without a word to anybody else. Must not change what passes through. Used by `kill_lives`.
+itself, at once and without a word to anybody else. Points around effects are the shapes' own. Must not change what
+passes through. Used by `kill_lives`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from atone._runtime import committer
 from atone.store import Store
 from atone.testing.through import Through
 from tests.crash.forks import Tell
-from tests.crash.participant import Participant
 
 
 class Point(NamedTuple):
@@ -104,29 +104,6 @@ class MarkedStore(Through):
         claimed = await self.inner.claim(*given, **more)
         self._hit("after claim of something" if claimed.taken else "after claim", looks=not claimed.taken)
         return claimed
-
-
-class MarkedParticipant(Participant):
-    """The participant, with a point before and after each effect."""
-
-    def __init__(self, path: Any, points: Points) -> None:
-        self._hit: Callable[[str], None] = lambda _what: None
-        super().__init__(path)
-        self._hit = points.hit
-
-    def called(self, saga: str, step: str, operation: str, attempt: int) -> None:
-        self._hit(f"before {operation} {step}")
-        super().called(saga, step, operation, attempt)
-
-    def act(self, saga: str, step: str, key: str) -> None:
-        self._hit(f"before the effect of {step}")
-        super().act(saga, step, key)
-        self._hit(f"after the effect of {step}")
-
-    def undo(self, saga: str, step: str, key: str, action_key: str) -> None:
-        self._hit(f"before the undo of {step}")
-        super().undo(saga, step, key, action_key)
-        self._hit(f"after the undo of {step}")
 
 
 def mark_decisions(points: Points) -> None:

@@ -28,13 +28,15 @@ import psycopg
 from atone.stores.postgres import migrate
 from atone.testing.postgres import PostgresServer, postgres_server
 from tests.crash.forks import Broken, Forked, Tell, hear_all
-from tests.crash.kill_cases import CASES, Case
-from tests.crash.kill_lives import Life, Place, give_store, judged, make_store
+from tests.crash.kill_lives import Judge, Life, Place, give_store, make_store
 from tests.crash.kill_points import Point
+from tests.shapes.catalogue import SHAPES
+from tests.shapes.shape import Shape
 
 VICTIM_LEASE_SECONDS = 0.25
 HEIR_LEASE_SECONDS = 5.0
 RUN_SECONDS_MAX = 3600
+JUDGED_TOGETHER = 20
 SHOWN = 20
 
 
@@ -44,9 +46,10 @@ class Result:
 
     kills: int = 0
     missed: int = 0
-    sagas: int = 0
+    runs: int = 0
     attempts_lost: int = 0
     calls_repeated: int = 0
+    known_by_key: int = 0
     points: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -62,12 +65,23 @@ class Result:
                 setattr(self, name, getattr(self, name) + value)
 
 
+class Death(NamedTuple):
+    """Where a life ends, and which generation of the code it has."""
+
+    point: Point
+    generation: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.point}" if self.generation == -1 else f"{self.point} of generation {self.generation}"
+
+
 class Lane:
-    """A folder, and a database if there is one, in which sagas are killed one after the other."""
+    """A folder, and a database if there is one, in which runs of shapes are killed one after the other."""
 
     def __init__(self, folder: Path, url: str | None) -> None:
         self.folder, self._url = folder, url
         self._number = 0
+        self._waiting: list[tuple[Shape, Place, str]] = []
         self.result = Result()
         folder.mkdir()
         self._template = folder / "empty.db"
@@ -75,93 +89,105 @@ class Lane:
             with Forked(lambda _tell: make_store(self._template)) as made:
                 made.wait()
 
-    def place(self, case: Case) -> Place:
-        """Make a place for one saga."""
+    def place(self, shape: Shape) -> Place:
+        """Make a place for one run."""
         self._number += 1
-        place = Place(self.folder / str(self._number), f"{self.folder.name}-{self._number}-{case.name}", self._url)
+        place = Place(self.folder / str(self._number), f"{self.folder.name}-{self._number}-{shape.name}", self._url)
         place.folder.mkdir()
         if self._url is None:
             give_store(self._template, place)
         return place
 
-    def run(self, case: Case, *deaths: Point) -> list[list[Point]]:
-        """Have a process die at each of these points in turn and a last one see the saga to its end; judge it.
+    def run(self, shape: Shape, *deaths: Death) -> list[list[Point]]:
+        """Have a process die at each of these points in turn and a last one see all to its end.
 
-        Returns the points that each life came to; none of one that died.
+        Every generation before the last has a life too. Returns the points that each life came to; none of one that
+        died.
         """
-        place = self.place(case)
-        lives: list[list[Point]] = []
-        for dies_at in (*deaths, None):
-            # Who is not to be killed keeps its lease however busy the machine is; a dead one's is to end soon.
-            seconds = HEIR_LEASE_SECONDS if dies_at is None else VICTIM_LEASE_SECONDS
-            with Forked(Life(place, case, seconds, dies_at)) as life:
-                told = life.wait()
-            died = life.status != 0
-            lives.append([] if died else [Point(*one) for one in told[-1]["passed"]])
-            self.result.kills += died
-            self.result.missed += dies_at is not None and not died
-            if died:
-                assert dies_at is not None, "nobody else kills"
-                self.result.points[dies_at.what] += 1
-        with Forked(judged(place)) as judge:
-            (verdict,) = judge.wait()
-        self._note(case, place, deaths, verdict)
-        return lives
+        place = self.place(shape)
+        lives: list[Death | int] = [*deaths, -1]
+        if shape.generations > 1 and not (deaths and deaths[0].generation == 0):
+            lives.insert(0, 0)
+        passed = [self._live(place, shape, one) for one in lives]
+        self._waiting.append((shape, place, ", then ".join(map(str, deaths)) or "nowhere"))
+        return passed
 
-    def _note(self, case: Case, place: Place, deaths: Sequence[Point], verdict: dict[str, Any]) -> None:
-        result = self.result
-        result.sagas += 1
-        result.ends.update(verdict["ends"])
-        result.attempts_lost += verdict["attempts_lost"]
-        result.calls_repeated += verdict["calls_repeated"]
-        at = ", then ".join(map(str, deaths)) or "nowhere"
-        result.wrong += [f"{case.name}, killed {at}: {one} (kept in {place.folder})" for one in verdict["wrong"]]
-        if verdict["wrong"]:
-            (place.folder / "journal.txt").write_text("\n".join(verdict["journal"]))
+    def _live(self, place: Place, shape: Shape, how: Death | int) -> list[Point]:
+        # Who is not to be killed keeps its lease however busy the machine is; a dead one's is to end soon.
+        if isinstance(how, Death):
+            life = Life(place, shape, VICTIM_LEASE_SECONDS, how.point, how.generation)
         else:
-            shutil.rmtree(place.folder)
+            life = Life(place, shape, HEIR_LEASE_SECONDS, None, how)
+        with Forked(life) as process:
+            told = process.wait()
+        if process.status == 0:
+            self.result.missed += isinstance(how, Death)
+            return [Point(*one) for one in told[-1]["passed"]]
+        self.result.kills += 1
+        self.result.points[told[-1]["at"][0]] += 1
+        return []
+
+    def judge(self, at_least: int = 1) -> None:
+        """Judge the runs since the last time, if they are so many."""
+        if len(self._waiting) < at_least:
+            return
+        waiting, self._waiting = self._waiting, []
+        with Forked(Judge([(shape, place) for shape, place, _ in waiting])) as judge:
+            verdicts = judge.wait()
+        for (shape, place, at), verdict in zip(waiting, verdicts, strict=True):
+            wrong = verdict.pop("wrong")
+            self.result.add({"runs": 1, **verdict, "ends": Counter(verdict["ends"])})
+            self.result.wrong += [f"{shape.name}, killed {at}: {one} (kept in {place.folder})" for one in wrong]
+            if not wrong:
+                shutil.rmtree(place.folder)
 
 
 class Job(NamedTuple):
-    """A saga to kill at its `number`-th point, and then another where the one that went on with it dies too."""
+    """A run to kill at its `number`-th point, and another where the one that went on with it dies too."""
 
-    case: Case
+    shape: str
     number: int
-    point: Point
+    death: Death
+
+    def do(self, lane: Lane) -> None:
+        """Kill at one point alone, and at a pair of points."""
+        shape = SHAPES[self.shape]
+        heir = lane.run(shape, self.death)[-1]
+        if heir:
+            lane.run(shape, self.death, Death(heir[self.number * 7 % len(heir)]))
 
 
-def torment(lane: Lane, job: Job) -> None:
-    """Kill at one point alone, and at a pair of points."""
-    heir = lane.run(job.case, job.point)[-1]
-    if heir:
-        lane.run(job.case, job.point, heir[job.number * 7 % len(heir)])
-
-
-def points_of(cases: Sequence[Case], folder: Path, url: str | None) -> Callable[[Tell], None]:
-    """Return work that sees each saga to its end without a kill, and tells the points that it came to."""
+def deaths_of(shapes: Sequence[str], folder: Path, url: str | None) -> Callable[[Tell], None]:
+    """Return work that sees each shape to its end without a kill, and tells the points that its lives came to."""
 
     def work(tell: Tell) -> None:
         lane = Lane(folder, url)
-        for case in cases:
-            (points,) = lane.run(case)
-            tell(case=case.name, points=points, wrong=lane.result.wrong)
-            lane.result = Result()
+        for name in shapes:
+            lives = lane.run(SHAPES[name])
+            first = len(lives) > 1
+            tell(shape=name, points=[(point, at - first) for at, life in enumerate(lives) for point in life])
+        lane.judge()
+        tell(wrong=lane.result.wrong)
 
     return work
 
 
 def work_off(jobs: Sequence[Job], folder: Path, url: str | None) -> Callable[[Tell], None]:
-    """Return the work of one lane; it tells what came of each job as soon as that is done."""
+    """Return the work of one lane; it tells what came of its jobs as soon as some are judged."""
 
     def work(tell: Tell) -> None:
         lane = Lane(folder, url)
         for job in jobs:
-            lane.result = Result()
             try:
-                torment(lane, job)
+                job.do(lane)
+                lane.judge(at_least=JUDGED_TOGETHER)
             except Broken as broken:
-                lane.result.wrong.append(f"{job.case.name} at {job.point}: {broken}")
-            tell(**vars(lane.result))
+                lane.result.wrong.append(f"{job.shape} at {job.death}: {broken}")
+            if lane.result.runs or lane.result.wrong:
+                tell(**vars(lane.result))
+                lane.result = Result()
+        lane.judge()
+        tell(**vars(lane.result))
 
     return work
 
@@ -174,11 +200,15 @@ class Run:
         folder.mkdir()
         self._urls = [None if server is None else _database(server, f"lane{one}") for one in range(lanes)]
 
-    def all_points(self, cases: Sequence[Case]) -> tuple[dict[str, list[Point]], list[str]]:
-        """Return the points of each case, and what is wrong without a kill already."""
-        told = self._together("dry", lambda at, *place: points_of(cases[at :: self._lanes], *place))
-        points = {one["case"]: [Point(*point) for point in one["points"]] for one in told}
-        return points, [wrong for one in told for wrong in one["wrong"]]
+    def all_deaths(self, shapes: Sequence[str]) -> tuple[dict[str, list[Death]], list[str]]:
+        """Return where each shape can be killed, and what is wrong without a kill already."""
+        told = self._together("dry", lambda at, *place: deaths_of(shapes[at :: self._lanes], *place))
+        deaths = {
+            one["shape"]: [Death(Point(*point), generation) for point, generation in one["points"]]
+            for one in told
+            if "shape" in one
+        }
+        return deaths, [wrong for one in told for wrong in one.get("wrong", ())]
 
     def kill(self, jobs: Sequence[Job]) -> Result:
         """Work all jobs off and return what came of them."""
@@ -218,15 +248,15 @@ def prepare(server: PostgresServer, name: str) -> None:
     asyncio.run(migrate(server.url(name)))
 
 
-def run(store: str, options: argparse.Namespace, folder: Path, server: PostgresServer | None = None) -> Result:
+def run(options: argparse.Namespace, folder: Path, server: PostgresServer | None = None) -> Result:
     """Kill at the chosen points on one store."""
-    cases = [case for case in CASES if options.shape in (None, case.name)]
+    shapes = [name for name, shape in SHAPES.items() if options.shape in (None, name) and not shape.is_long]
     one = Run(folder, options.processes, server)
-    points, wrong = one.all_points(cases)
+    deaths, wrong = one.all_deaths(shapes)
     jobs = [
-        Job(case, number, point)
-        for at, case in enumerate(cases)
-        for number, point in enumerate(points[case.name])
+        Job(name, number, death)
+        for at, name in enumerate(shapes)
+        for number, death in enumerate(deaths[name])
         if (number + at) % options.every == 0
     ]
     result = one.kill(jobs)
@@ -241,11 +271,12 @@ def _line(options: argparse.Namespace, result: Result, seconds: float) -> str:
         "every": options.every,
         "kills": result.kills,
         "points": len(result.points),
-        "sagas": result.sagas,
+        "runs": result.runs,
         "wrong": len(result.wrong),
         "ends": dict(result.ends),
         "attempts_lost": result.attempts_lost,
         "calls_repeated": result.calls_repeated,
+        "known_by_key": result.known_by_key,
         "points_missed": result.missed,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(sum(os.times()[:4]), 1),
@@ -257,7 +288,7 @@ def _line(options: argparse.Namespace, result: Result, seconds: float) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Kill real processes at each of their crash points.")
     parser.add_argument("--store", choices=["sqlite", "postgres", "both"], default="sqlite")
-    parser.add_argument("--shape", choices=[case.name for case in CASES], help="only this one")
+    parser.add_argument("--shape", choices=list(SHAPES), help="only this one")
     parser.add_argument("--every", type=int, default=1, help="kill at each N-th point only, another one in each shape")
     parser.add_argument(
         "--processes", type=int, default=4 * (os.cpu_count() or 1), help="sagas at once; they mostly wait for leases"
@@ -274,10 +305,10 @@ def main() -> int:
     begun, total = monotonic(), Result()
     gc.freeze()  # what is here already need not be copied by each process that looks for garbage
     if options.store in ("sqlite", "both"):
-        total.add(vars(run("sqlite", options, folder / "sqlite")))
+        total.add(vars(run(options, folder / "sqlite")))
     if options.store in ("postgres", "both"):
         with postgres_server(settings={"fsync": "off", "max_connections": "200"}) as server:
-            total.add(vars(run("postgres", options, folder / "postgres", server)))
+            total.add(vars(run(options, folder / "postgres", server)))
     if not total.attempts_lost:
         total.wrong.append("no attempt was lost in a crash: the run has shown nothing")
     for case in total.wrong[:SHOWN]:

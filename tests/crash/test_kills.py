@@ -21,7 +21,7 @@ def run(*arguments: str) -> dict[str, Any]:
 
 def test_a_saga_ends_true_wherever_its_process_is_killed() -> None:
     """Some points of one saga; the whole list is a command of its own."""
-    figures = run("--shape", "straight-rejected", "--every", "12")
+    figures = run("--shape", "refused", "--every", "12")
     assert figures["status"] == figures["wrong"] == 0
     assert figures["attempts_lost"] > 0
     assert figures["ends"] == {"compensated": figures["sagas"]}
