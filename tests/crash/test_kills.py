@@ -24,4 +24,4 @@ def test_a_saga_ends_true_wherever_its_process_is_killed() -> None:
     figures = run("--shape", "refused", "--every", "12")
     assert figures["status"] == figures["wrong"] == 0
     assert figures["attempts_lost"] > 0
-    assert figures["ends"] == {"compensated": figures["sagas"]}
+    assert figures["ends"] == {"compensated": figures["runs"]}
