@@ -6,6 +6,8 @@ Called by `explore.py`, for random walks and for exhaustive search alike.
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
+
 from atone._core.commands import AskCondition, AskMessage, Call, Decision, Send
 from atone._core.facts import Operation
 from atone._core.fold import fold
@@ -22,25 +24,28 @@ class Broken(AssertionError):
 
 def check(model: Model, before: World | None, taken: Taken) -> None:
     """Judge one choice and what it led to."""
+    plan, world = model.plan, taken.world
     for saga, decision in taken.decisions:
-        _decision(model.plan, saga, decision)
+        judge_decision(plan, saga, decision)
     if before is not None and before.saga.status.is_final:
-        _rule(taken.world.saga is before.saga or taken.world.saga == before.saga, "a final saga was changed")
-    _effects(model, taken.world)
-    if taken.world.saga.status.is_final:
-        _truth(model, taken.world)
+        rule(world.saga is before.saga or world.saga == before.saga, "a final saga was changed")
+    judge_effects(plan, world.saga, world.participants, world.forced)
+    if world.saga.status.is_final:
+        judge_end(plan, world.saga, world.participants, world.forced | world.misjudged)
 
 
-def _rule(holds: bool, what: str) -> None:
+def rule(holds: bool, what: str) -> None:
+    """Raise if a rule does not hold."""
     if not holds:
         raise Broken(what)
 
 
-def _decision(plan: Plan, saga: SagaState | None, decision: Decision) -> None:
+def judge_decision(plan: Plan, saga: SagaState | None, decision: Decision) -> None:
+    """Judge one decision by itself: what it writes and what it asks for."""
     if decision.entries:
-        _rule(fold(plan, saga, decision.entries) == decision.saga, "memory and journal disagree")
+        rule(fold(plan, saga, decision.entries) == decision.saga, "memory and journal disagree")
     else:
-        _rule(decision.saga == saga, "a change without an entry")
+        rule(decision.saga == saga, "a change without an entry")
     folded = saga
     for entry in decision.entries:
         if folded is not None:
@@ -58,26 +63,26 @@ def _commands(plan: Plan, decision: Decision) -> None:
     }
     calls = {(one.step, one.operation, one.attempt) for one in decision.commands if isinstance(one, Call | Send)}
     saga = decision.saga
-    _rule(calls == intents, "calls and intents differ")
+    rule(calls == intents, "calls and intents differ")
     for one in decision.commands:
         if isinstance(one, Call | Send):
-            _rule(is_sent(plan, one.step, one.operation) is isinstance(one, Send), f"{one} goes the wrong way")
+            rule(is_sent(plan, one.step, one.operation) is isinstance(one, Send), f"{one} goes the wrong way")
     opened = [(step.name, state.open) for step, state in zip(plan.steps, saga.steps, strict=True) if state.open]
     open_attempts = [opening for _, opening in opened]
     under_way = [opening for name, opening in opened if not is_sent(plan, name, opening.operation)]
     asks = any(isinstance(one, AskCondition | AskMessage) for one in decision.commands)
     if saga.status.is_final:
-        _rule(not saga.requests, "it ended without an answer to a request")
+        rule(not saga.requests, "it ended without an answer to a request")
         return
     if saga.status is SagaStatus.NEEDS_ATTENTION:
-        _rule(not open_attempts, "parked while a call ran")
-        _rule(any(state.attention for state in saga.steps) or saga.broken is not None, "parked for nothing")
+        rule(not open_attempts, "parked while a call ran")
+        rule(any(state.attention for state in saga.steps) or saga.broken is not None, "parked for nothing")
         return
-    _rule(decision.idle == (not under_way and not asks), "idle is not what it says")
+    rule(decision.idle == (not under_way and not asks), "idle is not what it says")
     for _, opening in opened:
         late = decision.wake_at is None or decision.wake_at > opening.deadline
-        _rule(opening in under_way or asks or not late, "nobody looks when a reply is overdue")
-    _rule(not decision.idle or decision.wake_at is not None, "it waits for nothing")
+        rule(opening in under_way or asks or not late, "nobody looks when a reply is overdue")
+    rule(not decision.idle or decision.wake_at is not None, "it waits for nothing")
 
 
 def is_sent(plan: Plan, step: str, operation: Operation) -> bool:
@@ -87,45 +92,46 @@ def is_sent(plan: Plan, step: str, operation: Operation) -> bool:
 
 def _bounds(plan: Plan, step: StepPlan, state: StepState) -> None:
     if step.role is not Role.RETRIABLE:
-        _rule(state.action.failed <= step.retry.attempts, f"{step.name} was tried too often")
-    _rule(state.compensation.failed <= step.compensation_retry.attempts, f"{step.name} was undone too often")
-    _rule(state.probe.failed <= step.probe_retry.attempts, f"{step.name} was probed too often")
+        rule(state.action.failed <= step.retry.attempts, f"{step.name} was tried too often")
+    rule(state.compensation.failed <= step.compensation_retry.attempts, f"{step.name} was undone too often")
+    rule(state.probe.failed <= step.probe_retry.attempts, f"{step.name} was probed too often")
     for tries in (state.action, state.compensation, state.probe):
-        _rule(tries.lost <= plan.recoveries_max + 1, f"{step.name} killed too many processes")
+        rule(tries.lost <= plan.recoveries_max + 1, f"{step.name} killed too many processes")
 
 
-def _effects(model: Model, world: World) -> None:
-    plan, saga = model.plan, world.saga
-    for step, participant in zip(plan.steps, world.participants, strict=True):
-        _rule(participant.landed <= 1 or step.name in world.forced, f"the effect of {step.name} came twice")
-    if plan.pivot is not None and world.participants[plan.pivot].standing:
+def judge_effects(plan: Plan, saga: SagaState, participants: Sequence[Participant], forced: Container[str]) -> None:
+    """Judge what the participants have done so far; `forced` are steps that a person had called again."""
+    for step, participant in zip(plan.steps, participants, strict=True):
+        rule(participant.landed <= 1 or step.name in forced, f"the effect of {step.name} came twice")
+    if plan.pivot is not None and participants[plan.pivot].standing:
         vouched = saga.cause is not None and saga.cause.trigger == "operator"
-        _rule(not saga.is_backward or vouched, "turned back although the point of no return had landed")
+        rule(not saga.is_backward or vouched, "turned back although the point of no return had landed")
 
 
-def _truth(model: Model, world: World) -> None:
-    status = world.saga.status
-    for step, state, there in zip(model.plan.steps, world.saga.steps, world.participants, strict=True):
-        if step.acts and step.name not in world.forced | world.misjudged:
+def judge_end(plan: Plan, saga: SagaState, participants: Sequence[Participant], exempt: Container[str]) -> None:
+    """Judge whether a final saga tells the truth; `exempt` are steps that a person has spoken for."""
+    status = saga.status
+    for step, state, there in zip(plan.steps, saga.steps, participants, strict=True):
+        if step.acts and step.name not in exempt:
             if status is SagaStatus.COMPLETED:
                 _completed(step, state, there)
             elif status is SagaStatus.COMPENSATED:
                 _compensated(step, there)
     if status is SagaStatus.FAILED:
-        ended = world.saga.ended_because or ""
-        _rule("terminated by" in ended or "skipped by" in ended, "failed without a person's word")
+        ended = saga.ended_because or ""
+        rule("terminated by" in ended or "skipped by" in ended, "failed without a person's word")
 
 
 def _completed(step: StepPlan, state: StepState, there: Participant) -> None:
     if state.status is StepStatus.SUCCEEDED:
-        _rule(there.standing == 1, f"completed, but {step.name} has {there.standing} effects")
+        rule(there.standing == 1, f"completed, but {step.name} has {there.standing} effects")
     else:
-        _rule(state.status is StepStatus.SKIPPED, f"completed, but {step.name} is {state.status}")
-        _rule(there.landed == 0 or state.action.started > 0, f"completed, but {step.name} landed without a call")
+        rule(state.status is StepStatus.SKIPPED, f"completed, but {step.name} is {state.status}")
+        rule(there.landed == 0 or state.action.started > 0, f"completed, but {step.name} landed without a call")
 
 
 def _compensated(step: StepPlan, there: Participant) -> None:
     if step.has_compensation or step.role is Role.PIVOT:
-        _rule(there.standing == 0, f"compensated, but {step.name} stands")
+        rule(there.standing == 0, f"compensated, but {step.name} stands")
     if step.role is not Role.COMPENSATABLE:
-        _rule(there.landed == 0, f"compensated, but {step.name} landed")
+        rule(there.landed == 0, f"compensated, but {step.name} landed")

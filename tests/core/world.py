@@ -214,7 +214,7 @@ class Model:
         if what in ("answer", "repeat"):
             return self._reply(world, rest[0], what)
         if what in ("build", "unbuilt"):
-            return self.tell(world, _message_of(world.wanted, what))
+            return self.tell(world, message_of(world.wanted, what))
         if what == "tick":
             time = self._next_time(world)
             assert time is not None
@@ -256,7 +256,9 @@ class Model:
         left = self._wire(world, at, wire._replace(told=True, dead=what == "repeat"))
         name = f"{wire.operation}-{wire.step}-{wire.attempt}-{what}"
         landed = wire.answer == "ok"
-        request = Request(name, "reply", "there", "no", wire.step, None, _result(wire.step) if landed else None, landed)
+        request = Request(
+            name, "reply", "there", "no", wire.step, None, result_of(wire.step) if landed else None, landed
+        )
         request = request._replace(operation=wire.operation, attempt=wire.attempt)
         if world.saga.status.is_final:
             return Taken(left)
@@ -271,7 +273,7 @@ class Model:
     def _arrive(self, world: World, at: int, how: str) -> World:
         wire = world.wires[at]
         place = self.plan.index[wire.step]
-        participant, answer = _receive(self.plan.steps[place], world.participants[place], wire.operation, how)
+        participant, answer = receive(self.plan.steps[place], world.participants[place], wire.operation, how)
         participants = (*world.participants[:place], participant, *world.participants[place + 1 :])
         return self._wire(world._replace(participants=participants), at, wire._replace(answer=answer))
 
@@ -296,13 +298,13 @@ class Model:
             if not world.saga.status.is_final:
                 # Now the saga knows better than the person.
                 without = without._replace(misjudged=world.misjudged - {wire.step})
-            return self.tell(without, facts.Succeeded(wire.step, wire.operation, wire.attempt, _result(wire.step)))
+            return self.tell(without, facts.Succeeded(wire.step, wire.operation, wire.attempt, result_of(wire.step)))
         if what == "impossible":
             without = world._replace(wires=(*world.wires[:at], *world.wires[at + 1 :]))
             return self.tell(without, facts.Impossible(wire.step, wire.operation, wire.attempt, OOPS))
         if what == "reply":
             without = world._replace(wires=(*world.wires[:at], *world.wires[at + 1 :]))
-            return self.tell(without, _fact_of(wire))
+            return self.tell(without, fact_of(wire))
         after = self._wire(world, at, wire._replace(told=True))
         retry_after = 9.0 if what == "later" else None
         return self.tell(after, facts.CameToNothing(*wire[:3], OOPS, retry_after, what != "hopeless"))
@@ -354,10 +356,10 @@ class Model:
         if world.saga.is_backward and state.undo_begun:
             return request._replace(landed=participant.standing == 0)
         landed = participant.standing > 0
-        return request._replace(landed=landed, payload=_result(name) if landed else None)
+        return request._replace(landed=landed, payload=result_of(name) if landed else None)
 
 
-def _receive(step: StepPlan, known: Participant, operation: Operation, how: str) -> tuple[Participant, str]:
+def receive(step: StepPlan, known: Participant, operation: Operation, how: str) -> tuple[Participant, str]:
     """Return the participant after a call has arrived, and what it answers."""
     if operation is PROBE:
         return known, "cannot" if how == "cannot" else "landed" if known.acted else "absent"
@@ -372,23 +374,26 @@ def _receive(step: StepPlan, known: Participant, operation: Operation, how: str)
     return known._replace(standing=known.standing + 1, landed=known.landed + 1, acted=True), "ok"
 
 
-def _fact_of(wire: Wire) -> Fact:
+def fact_of(wire: Wire) -> Fact:
+    """Return what a call that was answered tells its process."""
     if wire.operation is PROBE:
         answer = {"landed": Landed.LANDED, "absent": Landed.NOT_LANDED, "cannot": Landed.CANNOT_TELL}[wire.answer]
-        return facts.Probed(wire.step, wire.attempt, answer, _result(wire.step) if wire.answer == "landed" else None)
+        return facts.Probed(wire.step, wire.attempt, answer, result_of(wire.step) if wire.answer == "landed" else None)
     if wire.answer == "refused":
         return facts.Rejected(wire.step, wire.operation, wire.attempt, NO)
-    return facts.Succeeded(wire.step, wire.operation, wire.attempt, _result(wire.step))
+    return facts.Succeeded(wire.step, wire.operation, wire.attempt, result_of(wire.step))
 
 
-def _message_of(wanted: tuple[AskMessage, ...], what: str) -> Fact:
+def message_of(wanted: tuple[AskMessage, ...], what: str) -> Fact:
+    """Return what comes of the messages asked for: `what` is build or unbuilt."""
     if what == "unbuilt":
         return facts.MessageFailed(wanted[0].version, wanted[0].step, wanted[0].operation, OOPS)
     built = tuple(facts.Built(one.step, one.operation, b"{}") for one in wanted)
     return facts.MessagesBuilt(wanted[0].version, built)
 
 
-def _result(step: str) -> bytes:
+def result_of(step: str) -> bytes:
+    """Return what a step's action returns in this world."""
     return f'"{step}"'.encode()
 
 

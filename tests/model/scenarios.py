@@ -1,0 +1,40 @@
+"""What is searched: each shape of the law with so many faults in it, and how large that is.
+
+Owns the list. `faults` is the budget of one scenario, `asks` what people may ask for in it. `small` ones run in every
+suite; the large ones are for `python -m tests.model`, `deep` ones for `--deep`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.core.plans import PLANS
+from tests.model.moves import Moves
+from tests.model.rules import ATONE, Rules
+
+ALL = ("cancel", "drain", "event")
+
+
+class Scenario(NamedTuple):
+    """One search: a plan, how many faults, what people ask for, how many workers."""
+
+    plan: str
+    faults: int
+    asks: tuple[str, ...] = ALL
+    workers: int = 2
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        return f"{self.plan}/{self.faults}" + (f"x{self.workers}" if self.workers != 2 else "")
+
+    def moves(self, rules: Rules = ATONE) -> Moves:
+        """Return the moves of this scenario."""
+        return Moves(PLANS[self.plan], budget=self.faults, workers=self.workers, asks=self.asks, rules=rules)
+
+
+_ONE = ("linear", "barrier", "pivot", "probed_pivot", "probe", "once", "once_probed", "once_back", "irreversible")
+_FANS = ("fan", "fan_probe", "fan_halt", "fan_pivot", "fan_after")
+_WAITS = ("when", "delay", "event", "deadline", "rollback_deadline")
+SMALL = tuple(Scenario(plan, 1) for plan in (*_ONE, *_FANS, *_WAITS))
+LARGE = (*SMALL, *(Scenario(plan, 2) for plan in _ONE))
