@@ -238,7 +238,8 @@ class _Heard(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{record.levelname} {record.name}: {record.getMessage()}")
+        first, *_ = record.getMessage().splitlines()  # what follows is where it was raised
+        self.lines.append(f"{record.levelname} {record.name}: {first}")
 
 
 def page_of(failure: Failure) -> str:

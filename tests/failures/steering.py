@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from atone import Context, Retry, Saga, SagaStatus, Tried, pivot, step, wait_for_event
 from tests.failures.shop import THRICE, Order, PlaceOrder
 from tests.failures.stage import Stage, failure
-from tests.runtime.world import Landing, World, hangs, lands, raises
+from tests.runtime.world import Behaviour, Landing, World, hangs, lands, raises
 
 BY = "--by ada"
 
 
-def slowly(seconds: float) -> object:
+def slowly(seconds: float) -> Behaviour:
     """Have the effect after a while."""
 
     async def behaviour(landing: Landing) -> str:
