@@ -22,6 +22,7 @@ from tests.shapes.shape import Stage
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
 _COUNT = type(count())
+_HOLDERS = {"_Hands", "MemoryBroker", "PointedBroker"}  # of a process, and told by `_broker`
 
 
 class Surface:
@@ -35,7 +36,8 @@ class Surface:
         self.changes = 0
         self._cheap: object = None
         self._digest = b""
-        self._databases: dict[str, tuple[int, bytes]] = {}
+        self._databases: dict[str, bytes] = {}
+        self._holders: dict[int, int] = {}
 
     def changed(self) -> None:
         """Note that something may be different from now on."""
@@ -48,9 +50,19 @@ class Surface:
         if cheap != self._cheap:
             self._cheap = cheap
             parts = (plain(vars(self.store)), self.stage.lines, self._dumps(), self.now(), self.elsewhere())
-            told = repr((parts, None if self.server is None else plain(vars(self.server))))
+            told = repr((parts, self._broker()))
             self._digest = sha256(told.encode()).digest()
         return self._digest
+
+    def _broker(self) -> object:
+        """Return what the broker holds; who has a message in hand is told by the order in which they first had one."""
+        if self.server is None:
+            return None
+        held = [
+            (name, [(one.number, self._holders.setdefault(id(one.holder), len(self._holders))) for one in items])
+            for name, items in ((name, group.items.values()) for name, group in self.server.groups.items())
+        ]
+        return held, self.server.is_up, plain(self.server.groups), repr(self.server.numbers)
 
     def _connections(self) -> Mapping[str, sqlite3.Connection]:
         databases = self.stage.databases
@@ -63,10 +75,16 @@ class Surface:
     def _dumps(self) -> list[tuple[str, bytes]]:
         for name, connection in self._connections().items():
             # What stands in an open transaction dies with its process, and there was a point right before it.
-            known = self._databases.get(name, (-1, b""))
-            if not connection.in_transaction and known[0] != connection.total_changes:
-                self._databases[name] = (connection.total_changes, sha256(connection.serialize()).digest())
-        return [(name, dump) for name, (_, dump) in self._databases.items()]
+            if not connection.in_transaction:
+                self._databases[name] = _dump(connection)
+        return list(self._databases.items())
+
+
+def _dump(connection: sqlite3.Connection) -> bytes:
+    try:
+        return sha256(connection.serialize()).digest()
+    except sqlite3.OperationalError:  # there is nothing in it yet
+        return b""
 
 
 def plain(value: Any) -> Any:
@@ -83,6 +101,7 @@ def plain(value: Any) -> Any:
         return repr(value)
     if is_dataclass(value):
         return [(one.name, plain(getattr(value, one.name))) for one in fields(value)]
-    if type(value).__module__.startswith("atone.stores"):
-        return [(name, plain(one)) for name, one in vars(value).items()]
-    return type(value).__qualname__  # locks, clocks, and whoever holds a message
+    inside = getattr(value, "__dict__", None)
+    if inside and type(value).__module__.startswith("atone") and type(value).__name__ not in _HOLDERS:
+        return [(name, plain(one)) for name, one in inside.items()]
+    return type(value).__qualname__  # locks, clocks, functions

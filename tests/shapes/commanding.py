@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from atone import Context, Retry, Saga, Tried, command, pivot
+from atone import Context, Saga, Tried, command, pivot
 from atone.broker import Broker
 from atone.serving import Service, serve
 from tests.shapes.choreographed import (
@@ -28,11 +28,9 @@ from tests.shapes.choreographed import (
 )
 from tests.shapes.ledger import Line
 from tests.shapes.shape import DONE, PARKED, UNDONE, Order, Shape, Stage, Start
-from tests.shapes.straight import RECOVERIES, paid
+from tests.shapes.straight import OFTEN, RECOVERIES, SOON, paid
 
 SHOP = "shop"
-# A reply that is late is asked for again, under the same key.
-OFTEN = Retry(attempts=60, initial=0.02, factor=1.5, maximum=0.1)
 
 
 class Asking(Saga[Order], recoveries_max=RECOVERIES):
@@ -54,7 +52,7 @@ class Asking(Saga[Order], recoveries_max=RECOVERIES):
     def refund(self, ctx: Context[Order], tried: Tried[Charged]) -> VanMissing:
         return VanMissing("given up")
 
-    @pivot.command(charge, reply=Shipped, rejects=VanMissing, timeout=2, retry=OFTEN, to="vans.ship")
+    @pivot.command(charge, reply=Shipped, rejects=VanMissing, timeout=2, retry=SOON, to="vans.ship")
     def ship(self, ctx: Context[Order], charged: Charged) -> Charged:
         return charged
 

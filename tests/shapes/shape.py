@@ -91,7 +91,7 @@ class Shape:
 
     `drive` is what is done from outside while it runs, by whichever process lives: it must bear being done again.
     A shape with two `generations` is deployed anew on the way: `make` is told which one it is to make. `is_long`:
-    it takes a minute, so it is for a virtual clock. `recorded` reads effects that are rows of a participant's database.
+    it takes so long that it is for a virtual clock. `recorded` reads effects that are rows of a participant's database.
     `serving`: it needs a broker, and this service on it, which is a process of its own.
     """
 

@@ -92,7 +92,7 @@ class Pivoted(Saga[Order], recoveries_max=RECOVERIES):
     async def release(self, ctx: Context[Order], tried: Tried[str]) -> None:
         await self.services.undo(ctx, "reserve", tried)
 
-    @pivot(reserve, retry=OFTEN)
+    @pivot(reserve, retry=SOON)
     async def ship(self, ctx: Context[Order], reserved: str) -> str:
         if ctx.input.refused == "ship":
             self.services.called(ctx, "ship", "action")

@@ -116,7 +116,7 @@ class Pausing(Saga[Order], recoveries_max=RECOVERIES):
 
 
 class Sleeping(Saga[Order], recoveries_max=RECOVERIES):
-    """A delay of a minute between two steps: nobody owns the saga meanwhile, and every lease ends."""
+    """A long delay between two steps: nobody owns the saga meanwhile, and every lease ends."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
@@ -129,7 +129,7 @@ class Sleeping(Saga[Order], recoveries_max=RECOVERIES):
     async def release(self, ctx: Context[Order], tried: Tried[str]) -> None:
         await self.services.undo(ctx, "reserve", tried)
 
-    minute = delay(60)
+    pause = delay(15)
 
     @step(retry=SOON, barrier=True)
     async def charge(self, ctx: Context[Order]) -> str:
@@ -230,7 +230,7 @@ SHAPES = (
           {"compensated": {}}),
     Shape("delay", "a short delay", 3, (Start(Pausing),), made_of(Pausing), DONE,
           {"completed": paid("reserve", "charge")}),
-    Shape("long_delay", "a delay of a minute, in which nobody owns it", 3, (Start(Sleeping),), made_of(Sleeping), DONE,
+    Shape("long_delay", "a long delay, in which nobody owns it", 3, (Start(Sleeping),), made_of(Sleeping), DONE,
           {"completed": paid("reserve", "charge")}, is_long=True),
     Shape("upgraded", "a new version is deployed while one of the old is under way", 3,
           (Start(Evolving, Order(), "-old"), Start(Evolved, Order(), "-new")), _deploy, DONE,

@@ -293,13 +293,23 @@ def _run_into(future: asyncio.Future[T], func: Callable[..., T], args: tuple[Any
     if future.cancelled():
         return
     try:
-        result = func(*args)
+        result = in_a_thread(func, *args)
     except (KeyboardInterrupt, SystemExit, ProcessKilled):
         raise
     except BaseException as error:  # noqa: BLE001 - whoever waits is told
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def in_a_thread(func: Callable[..., T], *args: Any, **named: Any) -> T:
+    """Call a function as if in a thread of its own: one that asks finds no event loop there."""
+    loop = events._get_running_loop()
+    events._set_running_loop(None)
+    try:
+        return func(*args, **named)
+    finally:
+        events._set_running_loop(loop)
 
 
 def _throw_away(task: asyncio.Task[Any]) -> None:

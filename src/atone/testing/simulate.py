@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 from atone._runtime.threads import run_into
 from atone.machine import MACHINE, Beats
-from atone.testing._loop import SimulatedLoop, Stuck, TooLong
+from atone.testing._loop import SimulatedLoop, Stuck, TooLong, in_a_thread
 from atone.testing._process import PROCESS, Killed, Process, ProcessKilled
 from atone.testing.clock import VirtualClock
 
@@ -207,7 +207,7 @@ class _Inline(Executor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
-        self._loop.call_soon(run_into, future, partial(fn, *args, **kwargs))
+        self._loop.call_soon(run_into, future, partial(in_a_thread, fn, *args, **kwargs))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
