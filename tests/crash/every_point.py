@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from time import monotonic, process_time
 from typing import Literal
 
-from tests.crash.points import Faults, Parts, Ran, run
+from tests.crash.points import REST_SECONDS, WHOLE, Faults, Parts, Ran, run
 from tests.shapes.catalogue import SHAPES
 from tests.shapes.choreographed import DANCES, Dance
 from tests.shapes.shape import Shape
@@ -40,7 +40,7 @@ class Job:
     role: str
     pairs: bool
     merges: bool = True
-    parts: Parts = Parts()
+    parts: Parts = WHOLE
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Explorer:
     def go(self) -> Tally:
         """Run everything; stop early if so much is wrong that no more would be learnt."""
         began = process_time()
-        first = self._run(Faults(self.job.role))
+        first = self._run(Faults(self.job.role), records=True)
         self._whole_seconds = first.seconds
         self.tally.points = len(first.states)
         for at, times in self._distinct(first.states):
@@ -119,7 +119,7 @@ class Explorer:
 
     def _after(self, faults: Faults, times: int) -> None:
         """Run one fault, and then each death that may follow it."""
-        ran = self._run(faults)
+        ran = self._run(faults, records=self.job.pairs)
         if not self.job.pairs or self.tally.violations > SHOWN:
             return
         self.tally.pairs += times * len(ran.states)
@@ -143,9 +143,9 @@ class Explorer:
                 self._seen.add(state)
                 yield at, times[state]
 
-    def _run(self, faults: Faults) -> Ran:
+    def _run(self, faults: Faults, *, records: bool = False) -> Ran:
         limit = run_limit(self._whole_seconds, faults) if self._whole_seconds else 3600.0
-        ran = run(self.shape, faults, self.job.parts, limit_seconds=limit)
+        ran = run(self.shape, faults, self.job.parts, limit_seconds=limit, records=records)
         self.tally.runs += 1
         self.tally.distinct += 1
         self.tally.slowest_rest = max(self.tally.slowest_rest, ran.seconds - self._whole_seconds)
@@ -158,8 +158,6 @@ class Explorer:
 
 def run_limit(whole_seconds: float, faults: Faults) -> float:
     """Return the virtual seconds within which everything must be at rest."""
-    from tests.crash.points import REST_SECONDS
-
     return 2 * whole_seconds + REST_SECONDS * (1 + len(faults.deaths) + (faults.unheard or faults.unsent > 0))
 
 

@@ -85,6 +85,9 @@ class Parts:
     ignores_keys: bool = False
 
 
+WHOLE = Parts()
+
+
 class Calls:
     """Numbers the calls of store and broker over all processes, and loses one of them."""
 
@@ -177,8 +180,10 @@ class PointedBroker(MemoryBroker):
 class Run:
     """A run before, while and after it runs; made anew for each."""
 
-    def __init__(self, shape: Shape | Dance, faults: Faults, parts: Parts, *, limit_seconds: float) -> None:
-        self.shape, self.faults, self.ran = shape, faults, Ran()
+    def __init__(
+        self, shape: Shape | Dance, faults: Faults, parts: Parts, *, limit_seconds: float, records: bool
+    ) -> None:
+        self.shape, self.faults, self.ran, self._records = shape, faults, Ran(), records
         self.sim = Simulation(None, steps_max=STEPS_MAX, seconds_max=limit_seconds)
         clock = self.sim.clock.time
         self.store = parts.store(allow_volatile=True, clock=clock)
@@ -197,7 +202,9 @@ class Run:
         try:
             self.sim.run(self._main)
         except AtoneError as error:  # stuck, too long, or whatever a process failed with
-            self.ran.violations.append(Violation(Rule.LIVENESS, self.shape.name, "", f"{type(error).__name__}: {error}"))
+            self.ran.violations.append(
+                Violation(Rule.LIVENESS, self.shape.name, "", f"{type(error).__name__}: {error}")
+            )
         else:
             self.ran.violations += self._judged()
         finally:
@@ -292,9 +299,9 @@ class Run:
         ran.states, ran.names = [], []
         mine = f"{process.name}: "
         surface.server = SERVERS.get(self.url.removeprefix("memory://"))
+        comes, records = process.comes_to_point, self._records and not self._deaths
         if self._deaths:
             process.crash_at(self._deaths.pop(0))
-        comes, records = process.comes_to_point, not self._deaths
 
         def watched() -> bool:
             if records:
@@ -335,7 +342,12 @@ class Run:
 
 
 def run(
-    shape: Shape | Dance, faults: Faults = NO_FAULTS, parts: Parts = Parts(), *, limit_seconds: float = 3600.0
+    shape: Shape | Dance,
+    faults: Faults = NO_FAULTS,
+    parts: Parts = WHOLE,
+    *,
+    limit_seconds: float = 3600.0,
+    records: bool = True,
 ) -> Ran:
-    """Run a shape once with these faults."""
-    return Run(shape, faults, parts, limit_seconds=limit_seconds).go()
+    """Run a shape once with these faults. `records`: tell what would survive at each point of the last process."""
+    return Run(shape, faults, parts, limit_seconds=limit_seconds, records=records).go()

@@ -1,7 +1,7 @@
 """What survives a process, as a digest: two crashes that leave the same have the same future, so one of them will do.
 
 Owns the look at everything that a dead process leaves: store, ledger, databases, broker, the clock, and what the other
-processes have done. Objects are compared field by field, in order, so a difference that does not matter counts as one;
+processes have done. All of it is compared in full and in order, so a difference that does not matter counts as one,
 never the other way round. Must not change what it looks at. Used by `points`.
 """
 
@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
-from enum import Enum
 from hashlib import sha256
-from itertools import count
 from typing import Any
 
 from atone.brokers.memory import Server
@@ -20,9 +17,8 @@ from atone.stores.memory import MemoryStore
 from tests.shapes.databases import MemoryDatabases
 from tests.shapes.shape import Stage
 
-_PLAIN = (str, bytes, int, float, bool, type(None))
-_COUNT = type(count())
-_HOLDERS = {"_Hands", "MemoryBroker", "PointedBroker"}  # of a process, and told by `_broker`
+# Of no process, without contents of their own, or locks around the rest.
+_EMPTY = {"_clock", "_lock", "_fits", "_ids"}
 
 
 class Surface:
@@ -49,20 +45,30 @@ class Surface:
         cheap = (self.changes, len(self.stage.lines), self._rows(), self.now(), self.elsewhere())
         if cheap != self._cheap:
             self._cheap = cheap
-            parts = (plain(vars(self.store)), self.stage.lines, self._dumps(), self.now(), self.elsewhere())
-            told = repr((parts, self._broker()))
-            self._digest = sha256(told.encode()).digest()
+            text = repr((told(vars(self.store)), self.stage.lines, self._dumps(), cheap[3:], self._broker()))
+            assert " at 0x" not in text, "an object is told by its address, which says nothing of what is in it"
+            self._digest = sha256(text.encode()).digest()
         return self._digest
 
     def _broker(self) -> object:
         """Return what the broker holds; who has a message in hand is told by the order in which they first had one."""
         if self.server is None:
             return None
-        held = [
-            (name, [(one.number, self._holders.setdefault(id(one.holder), len(self._holders))) for one in items])
-            for name, items in ((name, group.items.values()) for name, group in self.server.groups.items())
-        ]
-        return held, self.server.is_up, plain(self.server.groups), repr(self.server.numbers)
+        groups = [(name, group, sorted(group.topics)) for name, group in self.server.groups.items()]
+        return self.server.is_up, repr(self.server.numbers), [
+            (
+                name,
+                topics,
+                sorted(group.later),
+                group.parked,
+                [(one.number, one.message, one.due, one.attempts, self._holder(one.holder))
+                 for one in group.items.values()],
+            )
+            for name, group, topics in groups
+        ]  # fmt: skip
+
+    def _holder(self, holder: object) -> int:
+        return -1 if holder is None else self._holders.setdefault(id(holder), len(self._holders))
 
     def _connections(self) -> Mapping[str, sqlite3.Connection]:
         databases = self.stage.databases
@@ -87,21 +93,10 @@ def _dump(connection: sqlite3.Connection) -> bytes:
         return b""
 
 
-def plain(value: Any) -> Any:
-    """Return a value as plain data whose text says all that is in it."""
-    if isinstance(value, Enum) or isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, Mapping):
-        return [(plain(key), plain(one)) for key, one in value.items()]
-    if isinstance(value, tuple | list) or type(value).__name__ == "deque":
-        return [plain(one) for one in value]
-    if isinstance(value, set | frozenset):
-        return sorted(map(repr, map(plain, value)))
-    if isinstance(value, _COUNT):
-        return repr(value)
-    if is_dataclass(value):
-        return [(one.name, plain(getattr(value, one.name))) for one in fields(value)]
-    inside = getattr(value, "__dict__", None)
-    if inside and type(value).__module__.startswith("atone") and type(value).__name__ not in _HOLDERS:
-        return [(name, plain(one)) for name, one in inside.items()]
-    return type(value).__qualname__  # locks, clocks, functions
+def told(inside: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return an object's fields so that their text says all that is in them."""
+    return [
+        (name, told(vars(value)) if type(value).__module__.startswith("atone.stores") else value)
+        for name, value in inside.items()
+        if name not in _EMPTY
+    ]
