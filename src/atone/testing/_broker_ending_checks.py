@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from atone.broker import Parked
+from atone.broker import Message, Parked
 from atone.testing._broker_lab import BrokerCheck, Lab, ids
-from atone.testing._subject import holds, same
+from atone.testing._subject import ContractBroken, holds, same
 
 # Long enough that what is broken shows; what is sound passes however short it is.
 _LINGER_SECONDS = 0.3
@@ -114,19 +114,25 @@ async def a_retry_comes_again_not_before_its_time(lab: Lab) -> None:
     """Others come meanwhile; the waiting one is the same message."""
     broker = await lab.broker()
     member = await lab.member(broker)
-    first = lab.message()
-    await lab.published(broker, first)
-    delivery = await member.next()
-    given_back = time.monotonic()
-    await delivery.retry(after_seconds=1.0)
-    others = lab.messages(3)
-    await lab.published(broker, *others)
-    same(sorted(ids(await member.hear(3))), sorted(ids(others)), "what came meanwhile")
-    again = await member.next()
-    holds(time.monotonic() - given_back > 0.9, "it came before its time")
-    same(again.message.id, first.id, "what came after a second")
-    same(again.message.body, first.body, "its body")
-    await again.ack()
+    for after_seconds in (1.0, 3.0, 9.0):  # on a busy machine publishing alone may take longer than the wait
+        first, others = lab.message(), lab.messages(3)
+        await lab.published(broker, first)
+        delivery = await member.next()
+        given_back = time.monotonic()
+        await delivery.retry(after_seconds=after_seconds)
+        await lab.published(broker, *others)
+        came: list[Message] = []
+        while len(came) < 4:
+            again = await member.next()
+            came.append(again.message)
+            too_early = again.message.id == first.id and time.monotonic() - given_back < 0.9 * after_seconds
+            holds(not too_early, "it came before its time")
+            await again.ack()
+        same(sorted(ids(came)), sorted(ids([first, *others])), "what came then")
+        same(next(one.body for one in came if one.id == first.id), first.body, "its body")
+        if came[-1].id == first.id:
+            return
+    raise ContractBroken("others had to wait with the one that waits")
 
 
 @BrokerCheck
