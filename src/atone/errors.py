@@ -199,6 +199,9 @@ class RetryAfter(Exception):
         self.seconds = seconds
         self.reason = reason
 
+    def __str__(self) -> str:
+        return self.reason
+
 
 class InProgress(AtoneError, RetryAfter):
     """Somebody else works under this key at the moment. Nothing was done; ask again after `seconds`."""

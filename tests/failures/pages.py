@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.failures import crashes, messages, outcomes, steering, storage
+from tests.failures import crashes, locks, messages, outcomes, steering, storage
 from tests.failures.stage import FAILURES, page_of
 
-TOLD = (crashes, outcomes, steering, storage, messages)
+TOLD = (crashes, outcomes, steering, storage, messages, locks)
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "failures"
 INDEX = DOCS / "failures.md"
