@@ -188,6 +188,10 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the whole plan as JSON text, tunable parts included."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return json.dumps(plain | {"steps": [_plain(step) for step in self.steps]}, sort_keys=True)
 

@@ -34,6 +34,7 @@ I = TypeVar("I")  # noqa: E741 - the saga's input, named as in `Saga[I]`
 P = TypeVar("P")
 
 RUNS_MAX = 1000
+FINDINGS_MAX = 20
 
 
 def verify(
@@ -46,6 +47,7 @@ def verify(
     events: Mapping[str, object] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
+    findings_max: int = FINDINGS_MAX,
     schedules: int = 0,
 ) -> Report:
     """Run a saga through everything that can happen to it, and compare what it leaves behind with how it ended.
@@ -57,8 +59,8 @@ def verify(
     left. Or it raises.
 
     `events` are the payloads of events that the saga waits for, by name. `only` replays one run of a report. More than
-    `runs_max` runs are not made; what is left out stands in the report. With `schedules`, so many more runs have a
-    seeded order of everything, two faults and a crash.
+    `runs_max` runs are not made, and none after `findings_max` findings; what is left out stands in the report. With
+    `schedules`, so many more runs have a seeded order of everything, two faults and a kill.
 
     Time is virtual, nothing sleeps, no socket is opened. It can be called where an event loop runs.
 
@@ -67,7 +69,7 @@ def verify(
     """
     parts = (Part.STEPS, Part.COMPENSATIONS, Part.QUESTIONS, Part.EVENTS, Part.REPEATS, Part.CANCELS, Part.CRASHES,
              Part.HOPS, Part.PAIRS)  # fmt: skip
-    return _run("verify", parts, saga, given, participants, ledger, events, only, runs_max, schedules)
+    return _run("verify", parts, saga, given, participants, ledger, events, only, runs_max, findings_max, schedules)
 
 
 def crash_everywhere(
@@ -80,9 +82,12 @@ def crash_everywhere(
     events: Mapping[str, object] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
+    findings_max: int = FINDINGS_MAX,
 ) -> Report:
     """Kill the worker at every point of the saga on its way forward, and on every way back; see `verify`."""
-    return _run("crash_everywhere", (Part.CRASHES,), saga, given, participants, ledger, events, only, runs_max)
+    return _run(
+        "crash_everywhere", (Part.CRASHES,), saga, given, participants, ledger, events, only, runs_max, findings_max
+    )
 
 
 def repeat_every_action(
@@ -95,9 +100,12 @@ def repeat_every_action(
     events: Mapping[str, object] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
+    findings_max: int = FINDINGS_MAX,
 ) -> Report:
     """Call each action twice, one after the other and both at once, forward and on the way to an undo; see `verify`."""
-    return _run("repeat_every_action", (Part.REPEATS,), saga, given, participants, ledger, events, only, runs_max)
+    return _run(
+        "repeat_every_action", (Part.REPEATS,), saga, given, participants, ledger, events, only, runs_max, findings_max
+    )
 
 
 def repeat_every_compensation(
@@ -110,10 +118,13 @@ def repeat_every_compensation(
     events: Mapping[str, object] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
+    findings_max: int = FINDINGS_MAX,
 ) -> Report:
     """Call each compensation twice, fail it once, fail it until a person looks, and let it land late; see `verify`."""
     parts = (Part.COMPENSATIONS,)
-    return _run("repeat_every_compensation", parts, saga, given, participants, ledger, events, only, runs_max)
+    return _run(
+        "repeat_every_compensation", parts, saga, given, participants, ledger, events, only, runs_max, findings_max
+    )
 
 
 def fail_each_step(
@@ -126,10 +137,11 @@ def fail_each_step(
     events: Mapping[str, object] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
+    findings_max: int = FINDINGS_MAX,
 ) -> Report:
     """Have each step refused, fail, and time out, before its effect and after it; and each call that it makes."""
     parts = (Part.STEPS, Part.QUESTIONS, Part.EVENTS, Part.HOPS)
-    return _run("fail_each_step", parts, saga, given, participants, ledger, events, only, runs_max)
+    return _run("fail_each_step", parts, saga, given, participants, ledger, events, only, runs_max, findings_max)
 
 
 def _run(
@@ -142,11 +154,14 @@ def _run(
     events: Mapping[str, object] | None,
     only: str | None,
     runs_max: int,
+    findings_max: int,
     schedules: int = 0,
 ) -> Report:
     def campaign() -> Report:
         case = Case.of(saga, given, participants, ledger, dict(events or {}))
-        return Campaign(helper, case, parts, runs_max=runs_max, schedules=schedules).report(only)
+        return Campaign(helper, case, parts, runs_max=runs_max, findings_max=findings_max, schedules=schedules).report(
+            only
+        )
 
     try:
         asyncio.get_running_loop()

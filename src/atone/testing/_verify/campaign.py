@@ -49,9 +49,11 @@ class _Line:
 class Campaign:
     """One verification; used once."""
 
-    def __init__(self, helper: str, case: Case, parts: Iterable[Part], *, runs_max: int, schedules: int = 0) -> None:
+    def __init__(
+        self, helper: str, case: Case, parts: Iterable[Part], *, runs_max: int, findings_max: int, schedules: int = 0
+    ) -> None:
         self._helper, self._case, self._parts = helper, case, frozenset(parts)
-        self._runs_max, self._schedules = max(1, runs_max), schedules
+        self._runs_max, self._findings_max, self._schedules = max(1, runs_max), max(1, findings_max), schedules
         self._results: dict[str, Result] = {}
         self._lines: dict[tuple[str, str], _Line] = {}
         self._findings: list[Finding] = []
@@ -154,7 +156,7 @@ class Campaign:
         name = scenario.name
         if name in self._results:
             return self._results[name]
-        if self._runs >= self._runs_max:
+        if self._runs >= self._runs_max or len(self._findings) >= self._findings_max:
             self._skipped[row] += 1
             return Result(scenario)
         self._runs += 1
@@ -192,8 +194,10 @@ class Campaign:
         if only is not None:
             return
         yield from dict.fromkeys(self._missed)
+        enough = len(self._findings) >= self._findings_max
+        bound = f"findings_max={self._findings_max}" if enough else f"runs_max={self._runs_max}"
         for (where, what), count in self._skipped.items():
-            yield Uncovered(where, what, f"{count} runs more than runs_max={self._runs_max}")
+            yield Uncovered(where, what, f"{count} runs more, beyond {bound}")
         plan = self._case.plan
         if {Part.STEPS, Part.REPEATS} & self._parts:
             yield from (Uncovered(one.step, one.what, one.why) for one in scenarios.left_out(plan))

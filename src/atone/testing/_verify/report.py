@@ -86,6 +86,7 @@ class Report:
         Raises:
             SagaBroken: Something was; the message has the table, the findings, their timelines and what replays each.
         """
+        __tracebackhide__ = True
         if self.findings:
             raise SagaBroken(self)
         return self
