@@ -1,8 +1,9 @@
 # Everything a checkout does. It needs Python 3.11 or newer and make; the rest goes into its own environment.
 #   make demo     orders cross three services, with crashes on the way, and the books balance (STORE=postgres: a fleet;
 #                   STYLE=choreography or commands: over BROKER=embedded|nats|redis|kafka|rabbitmq)
-#   make test     the whole suite                 (make test T=tests/core ARGS=-x   a part of it)
+#   make test     the whole suite, by two processes, then `make prove`      (make test T=tests/core ARGS=-x   a part of it)
 #                   as root on Debian it installs postgresql-15 and rabbitmq-server first, so that they are tested too
+#   make prove    the rules model-checked, the runtime simulated under many seeds and killed at every point
 #   make check    ruff, mypy --strict, pyright strict
 #   make bench    a short look at the rates       (make bench-peers   beside the peers, which it sets up; half an hour)
 # Another Python beside the first: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -13,6 +14,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
             $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 T      ?= tests
 ARGS   ?=
+# The tests of one file run in one process, and files beside each other; a part of the suite runs in one.
+SPREAD ?= $(if $(filter tests,$(T)),-n 2 --dist loadfile --no-loadscope-reorder)
 STORE  ?= sqlite
 STYLE  ?= orchestration
 BROKER ?= embedded
@@ -25,10 +28,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-peers lock clean
+.PHONY: help demo test prove check format bench bench-peers lock clean
 
 help:
-	@sed -n '1,8s/^# \{0,1\}//p' Makefile
+	@sed -n '1,9s/^# \{0,1\}//p' Makefile
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m examples.orders.demo --store $(STORE) --style $(STYLE) --broker $(BROKER) $(ARGS)
@@ -36,7 +39,12 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	@$(BIN)/python -m tests.servers.older
 	@$(BIN)/python -m tests.servers.rabbit
-	$(BIN)/python -m pytest $(T) $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(T) $(ARGS)
+	$(if $(filter tests,$(T)),@$(MAKE) --no-print-directory prove)
+
+# Each takes all cores, says in one line what it went through, and fails if a rule was broken.
+prove: $(VENV)/.ready
+	$(BIN)/python -m tests.model
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
