@@ -90,16 +90,21 @@ class Calls:
             # The lease may be over: another worker may own the saga, so nothing is called until it is renewed.
             self._loop.call_later(LEASE_LOOK_SECONDS, self.begin, call, state, True)
             return
-        if late and call.deadline <= self._caller.now():
-            # A call that begins after its hard deadline could have its effect after its undo.
+        if call.deadline <= self._caller.now():
+            # A call that begins after its hard deadline could have its effect after its undo. Waiting for the lease
+            # uses up no attempt; a commit that took longer than the step may does, or it would be repeated for ever.
             self._give_back(call)
-            self._tell(facts.Interrupted(call.step, call.operation, call.attempt))
+            fact = facts.Interrupted(call.step, call.operation, call.attempt) if late else timed_out(call)
+            self._loop.call_soon(self._say, fact)  # not within the turn that is being performed
             return
         attempt = Attempt(call, self._bound.in_thread(call.step, call.operation))
         self._under_way.add(attempt)
         attempt.task = self._loop.create_task(self._run(attempt, state))
         seconds = call.deadline - self._caller.now()
         self._caller.deadlines.after(seconds, attempt, self._expire)
+
+    def _say(self, fact: Fact) -> None:
+        self._tell(fact)
 
     def ask(self, step: str, state: SagaState) -> None:
         """Ask the step's `when`, unless that is under way."""
