@@ -8,6 +8,7 @@ what it runs. Driven by `Simulation.run`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from asyncio import events
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -25,6 +26,7 @@ from atone.testing.clock import VirtualClock
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_CLOSINGS_MAX = 100
 _KEEP_TASKS = 2_000  # a look for those that are done is taken at so many
 
 
@@ -208,7 +210,13 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return self.clock.monotonic()
 
     def create_future(self) -> asyncio.Future[Any]:
-        """Return a future of this loop."""
+        """Return a future of this loop.
+
+        Raises:
+            ProcessKilled: The loop is closed, so nobody waits for anything any more.
+        """
+        if self._is_closed:
+            raise ProcessKilled
         return asyncio.Future(loop=self)
 
     def create_task(
@@ -276,17 +284,18 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._timers.clear()
         grave = copy_context()
         grave.run(PROCESS.set, Process.dead())
+        hook, sys.unraisablehook = sys.unraisablehook, _forget
         before = events._get_running_loop()
-        events._set_running_loop(self)  # a `finally` that starts a task finds this loop, which runs it no more
+        events._set_running_loop(self)
         try:
-            for task in self._tasks:
-                if not task.done():
-                    cast("Any", task)._log_destroy_pending = False
-                    grave.run(_throw_away, task)
+            waited = [grave.run(_throw_away, task) for task in self._tasks if not task.done()]
+            self._tasks.clear()
+            self._generators.clear()
+            if any(waited):
+                gc.collect()  # what is left of them complains when it is found
         finally:
             events._set_running_loop(before)
-        self._tasks.clear()
-        self._generators.clear()
+            sys.unraisablehook = hook
 
 
 def _run_into(future: asyncio.Future[T], func: Callable[..., T], args: tuple[Any, ...]) -> None:
@@ -312,13 +321,23 @@ def in_a_thread(func: Callable[..., T], *args: Any, **named: Any) -> T:
         events._set_running_loop(loop)
 
 
-def _throw_away(task: asyncio.Task[Any]) -> None:
-    """Close what a task runs; whatever it does in a `finally` finds a closed loop and a dead process."""
-    try:
-        cast("Any", task.get_coro()).close()
-    except BaseException:  # noqa: BLE001, S110 - it was to be thrown away
-        pass
+def _throw_away(task: asyncio.Task[Any]) -> bool:
+    """Close what a task runs; whatever it does in a `finally` finds a closed loop and a dead process.
+
+    Return whether it went on to wait there.
+    """
+    cast("Any", task)._log_destroy_pending = False
+    coroutine: Any = task.get_coro()
+    for closing in range(_CLOSINGS_MAX):  # what awaits in a `finally` goes on waiting there, so it is closed once more
+        try:
+            coroutine.close()
+        except RuntimeError:
+            continue
+        except BaseException:  # noqa: BLE001 - it was to be thrown away
+            return closing > 0
+        return closing > 0
+    return True
 
 
-def _forget(generator: object) -> None:
+def _forget(left: object) -> None:
     """Do nothing: a generator that nobody has must not act when the collector finds it."""

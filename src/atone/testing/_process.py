@@ -35,7 +35,7 @@ class Process:
         self.frozen = False
         self.held: list[Any] = []
         self._tell = tell
-        self._crash_at: int | None = None
+        self._plans: dict[int, Callable[[], None]] = {}
         self._ended: asyncio.Future[Any] | None = None
         self._thaw: Callable[[list[Any]], None] | None = None
 
@@ -44,7 +44,11 @@ class Process:
 
     def crash_at(self, point: int) -> None:
         """Have the process kill itself when it comes to its point of that number, counted from 1."""
-        self._crash_at = point
+        self.at_point(point, lambda: self._die(f"is killed at point {point}"))
+
+    def at_point(self, point: int, call: Callable[[], None]) -> None:
+        """Have something done when the process comes to its point of that number, counted from 1."""
+        self._plans[point] = call
 
     def kill(self) -> None:
         """End the process as kill -9 does: nothing of it runs any more, what it has sent is sent.
@@ -52,7 +56,7 @@ class Process:
         Raises:
             ProcessKilled: It was this very process that asked.
         """
-        self.end("is killed", None, _killed(self.name))
+        self._die("is killed")
         if PROCESS.get() is self:
             raise ProcessKilled(self.name)
 
@@ -83,9 +87,12 @@ class Process:
     def comes_to_point(self) -> bool:
         """Count a point; whether the process lives on."""
         self.points += 1
-        if self.points == self._crash_at:
-            self.end(f"is killed at point {self.points}", None, _killed(self.name))
+        if self._plans and self.points in self._plans:
+            self._plans.pop(self.points)()
         return self.alive
+
+    def _die(self, how: str) -> None:
+        self.end(how, None, _killed(self.name))
 
     def end(self, how: str, result: object, error: BaseException | None = None) -> None:
         """Have nothing of the process run any more, and tell who waits for it."""

@@ -59,7 +59,8 @@ class Fate(StrEnum):
 class Faults:
     """How often what goes wrong, as shares from 0 to 1, drawn from `chance`; several stores may share one.
 
-    `away` takes the store away from everybody until it is set back. `slow_seconds` and `late_seconds` are the longest.
+    `away` takes the store away from everybody until it is set back. `slow_seconds` and `late_seconds` are the longest;
+    `travel_seconds` is the longest way of every call and of every answer.
     Override `draw` to say of each call what becomes of it.
     """
 
@@ -73,8 +74,10 @@ class Faults:
         slow: float = 0.0,
         slow_seconds: float = 2.0,
         late_seconds: float = 5.0,
+        travel_seconds: float = 0.0,
     ) -> None:
         self.chance = chance
+        self.travel_seconds = travel_seconds
         self.slow_seconds, self.late_seconds = slow_seconds, late_seconds
         self.away = False
         self._fates = (Fate.UNSENT, Fate.UNHEARD, Fate.LATE, Fate.SLOW, Fate.SLOW_ANSWER)
@@ -186,6 +189,8 @@ class FaultyStore(Through):
             await asyncio.sleep(self.faults.seconds(0.1))
             raise _no_answer(method)
         answer = await asyncio.shield(carried_out)
+        if self.faults.travel_seconds > 0:
+            await asyncio.sleep(self.faults.seconds(self.faults.travel_seconds))
         if fate is Fate.SLOW_ANSWER:
             await asyncio.sleep(self.faults.seconds(self.faults.slow_seconds))
         point(f"store.{method} has answered")
@@ -201,7 +206,7 @@ class FaultyStore(Through):
 
     def _send(self, fate: Fate, call: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
         """Have the call carried out by nobody's process; what it does there can't be taken back."""
-        late = 0.0
+        late = self.faults.seconds(self.faults.travel_seconds) if self.faults.travel_seconds > 0 else 0.0
         if fate is Fate.SLOW:
             late = self.faults.seconds(self.faults.slow_seconds)
         elif fate is Fate.LATE:

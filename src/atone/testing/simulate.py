@@ -55,6 +55,7 @@ class Simulation:
         self.seed = seed
         self.clock = clock or VirtualClock()
         self.trace: list[str] = []
+        self.is_over = False
         self._began_at = self.clock.monotonic()
         pick = None if seed is None else Random(f"schedule {seed}")
         made: Callable[..., SimulatedLoop] = cast("Any", SimulatedLoop)  # it leaves out all that needs a socket
@@ -99,12 +100,14 @@ class Simulation:
         try:
             return cast("T", self._loop.run_until_complete(main()))
         finally:
+            self.is_over = True
             self._loop.close()
 
-    def process(self, name: str, main: Callable[[], Coroutine[Any, Any, Any]]) -> Process:
+    def process(self, name: str, main: Callable[[], Coroutine[Any, Any, Any]], *, skew_seconds: float = 0.0) -> Process:
         """Start a simulated process: every task, handle and timer that `main` makes belongs to it.
 
-        It is over when `main` has returned, as a program is: what it has left running runs no more.
+        It is over when `main` has returned, as a program is: what it has left running runs no more. `skew_seconds` is
+        how far its time of day is off.
         """
         process = Process(name, len(self._processes) + 1, self.note)
         process.begin(self._loop.create_future(), self._loop.give_back)
@@ -112,7 +115,8 @@ class Simulation:
         context = copy_context()
         context.run(PROCESS.set, process)
         chance = Random(f"machine {self.seed} {process.number}")
-        context.run(MACHINE.set, _SimulatedMachine(self, self._loop, process.number + 1, chance))
+        machine = _SimulatedMachine(self, self._loop, process.number + 1, chance, skew_seconds)
+        context.run(MACHINE.set, machine)
         self.note(f"{name} begins")
         context.run(self._begin, process, main)
         return process
@@ -136,6 +140,8 @@ class Simulation:
 
     def note(self, what: str) -> None:
         """Add a line to the trace, with the time."""
+        if self.is_over:
+            return
         self.trace.append(f"{self.clock.monotonic() - self._began_at:.6f} {what}")
 
     def digest(self) -> str:
@@ -157,15 +163,21 @@ def _over(process: Process, task: asyncio.Task[Any]) -> None:
 class _SimulatedMachine:
     """The machine of one simulated process."""
 
-    def __init__(self, simulation: Simulation, loop: SimulatedLoop, pid: int, chance: Random) -> None:
+    def __init__(
+        self, simulation: Simulation, loop: SimulatedLoop, pid: int, chance: Random, skew_seconds: float = 0.0
+    ) -> None:
         self.simulation = simulation
         self._loop, self._pid = loop, pid
-        self.monotonic, self.time = simulation.clock.monotonic, simulation.clock.time
+        self._skew_seconds, self._clock = skew_seconds, simulation.clock
+        self.monotonic = simulation.clock.monotonic
         self.random_bytes, self.uniform = chance.randbytes, chance.uniform
 
     @property
     def pid(self) -> int:
         return self._pid
+
+    def time(self) -> float:
+        return self._clock.time() + self._skew_seconds
 
     def aside(self, call: Callable[[], None], name: str) -> None:
         self._loop.call_soon(call)
