@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -118,6 +118,10 @@ class Participant:
     async def find(self, key: str) -> Reply | None:
         """Return the answer given to this key; None if it never came or was undone. Changes nothing."""
         return await self._in_transaction(lambda: None if self._is_undone(key) else self._reply_to(key))
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Read what stands in the database; for who shares the process with it."""
+        return self._connection.execute(query).fetchall()
 
     def _act(self, call: Call, effect: Effect) -> Reply:
         if self._is_undone(call.key):

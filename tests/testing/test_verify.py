@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -74,6 +75,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "atone")
 
 
+@cache
 def _verified() -> Report:
     return verify(PlaceOrder, ORDER, participants=Shop, ledger=Shop.books, runs_max=300)
 

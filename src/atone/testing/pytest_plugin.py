@@ -53,12 +53,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_pycollect_makeitem() -> Generator[None, object, object]:
     """Put a plain function in the place of each marked async one, before any asyncio plugin takes it for its own."""
     made = yield
-    for item in cast("list[object]", made if isinstance(made, list) else [made]):
+    for item in _listed(made):
         if isinstance(item, pytest.Function) and item.get_closest_marker("saga") is not None:
             function = cast("Callable[..., Any]", item.function)  # pyright: ignore[reportUnknownMemberType]
             if inspect.iscoroutinefunction(function):
                 item.obj = _simulated(item, function)
-    return cast("object", made)
+    return made
 
 
 @pytest.hookimpl(wrapper=True)
@@ -118,6 +118,10 @@ def _seeds(marker: pytest.Mark, config: pytest.Config) -> Sequence[int]:
     if marker.args or unknown or type(asked) is not int or asked < 1:
         raise pytest.UsageError("@pytest.mark.saga takes schedules=, a whole number, 1 or more. Write schedules=200.")
     return range(asked)
+
+
+def _listed(made: object) -> list[object]:
+    return cast("list[object]", made) if isinstance(made, list) else [made]
 
 
 def _simulation_of(item: pytest.Item, seed: int) -> Simulation:

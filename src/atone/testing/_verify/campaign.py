@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from random import Random
 
@@ -106,7 +106,7 @@ class Campaign:
         if Part.REPEATS in self._parts:
             repeats = [one for one in scenarios.of_actions(plan) if _repeats(one)]
             yield from repeats
-            yield from _on_the_way_back(repeats, backward(plan))
+            yield from scenarios.repeated_and_undone(plan, repeats)
         if Part.COMPENSATIONS in self._parts:
             yield from scenarios.of_compensations(plan)
         if Part.QUESTIONS in self._parts:
@@ -130,7 +130,10 @@ class Campaign:
         pairs = [
             (found.scenario, at)
             for found in list(self._results.values())
-            if found.scenario.about and not found.scenario.crashes and found.scenario.cancel is None and found.hit
+            if found.scenario.about
+            and not found.scenario.crashes
+            and found.scenario.cancel is None
+            and found.hit.issuperset(found.scenario.about)
             for at in _first_of_kind(found.points)
         ]
         left = self._runs_max - self._runs
@@ -171,7 +174,7 @@ class Campaign:
             line.found += 1
             timeline = () if result.timeline is None else tuple(result.timeline.lines)
             self._findings.append(Finding(wrong, name, result.end, timeline))
-        if scenario.about and not result.hit and not scenario.crashes:
+        if not result.hit.issuperset(scenario.about) and not scenario.crashes and scenario.seed is None:
             self._missed.append(Uncovered(row[0], row[1], "the saga never came there"))
         result.timeline = None
         return result
@@ -225,20 +228,16 @@ def _repeats(scenario: Scenario) -> bool:
     return all(fault.kind in (Kind.TWICE, Kind.TWICE_AT_ONCE) for fault in scenario.about)
 
 
-def _on_the_way_back(repeats: list[Scenario], back: list[Scenario]) -> Iterator[Scenario]:
-    """Repeat each action also in a saga that is undone afterwards."""
-    for turned in back:
-        refused = {fault.step for fault in turned.about}
-        for one in repeats:
-            if not refused & {fault.step for fault in one.about}:
-                yield replace(one, because=turned.about)
-
-
 def _row(scenario: Scenario) -> tuple[str, str]:
     """Return where a run is counted: the step, and what goes wrong with it."""
     if not scenario.about:
         return "(saga)", "no fault"
-    return scenario.about[0].step, ", ".join(map(_words, scenario.about)) + (" (undone)" if scenario.because else "")
+    words = ", ".join(map(_words, scenario.about))
+    return scenario.about[0].step, words + "".join(f" ({_because(fault)})" for fault in scenario.because)
+
+
+def _because(fault: Fault) -> str:
+    return "undone" if fault.kind is Kind.REJECTED or fault.times != 1 else f"after: {fault.kind.replace('-', ' ')}"
 
 
 def _words(fault: Fault) -> str:

@@ -51,7 +51,7 @@ class Result:
     points: list[str] = field(default_factory=list[str])
     hops: dict[tuple[str, Called], int] = field(default_factory=dict[tuple[str, Called], int])
     calls: Counter[tuple[str, Called]] = field(default_factory=Counter[tuple[str, Called]])
-    hit: int = 0
+    hit: set[Fault] = field(default_factory=set[Fault])
     timeline: Timeline | None = None
 
     @property
@@ -112,7 +112,7 @@ class Run:
             return None
         found = next((one for one in self.scenario.faults if one.hits(step, called, number, hop)), None)
         if found is not None:
-            self.result.hit += 1
+            self.result.hit.add(found)
             self.note(f"** {found.name}")
         return found
 
@@ -182,6 +182,7 @@ class Run:
         for name in self._events_of(early):
             await self._send(orchestrator, saga, name)
         handle = await orchestrator.start(type(saga), self.case.given, saga_id=SAGA_ID)
+        self.result.hit.update(one for one in self.scenario.faults if one.called == "event")
         never = {one.step for one in self.scenario.faults if one.kind is Kind.NEVER_COMES}
         for step in self.case.plan.steps:
             awaited = step.event_name

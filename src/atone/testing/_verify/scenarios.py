@@ -168,9 +168,14 @@ def _ways_of_action(step: StepPlan) -> Iterator[tuple[Kind, int]]:
     yield Kind.TWICE, 1
     if step.does is not Does.COMMAND:
         yield Kind.TWICE_AT_ONCE, 1
-    if step.barrier:
+    if _bears_any_delay(step):
         yield Kind.LATE_AFTER_END, 1
         yield Kind.LATE_AFTER_END, always
+
+
+def _bears_any_delay(step: StepPlan) -> bool:
+    """Whether a call may land however late: its participant refuses it after an undo, or there is no undo."""
+    return step.barrier or not step.has_compensation
 
 
 def of_compensations(plan: Plan) -> Iterator[Scenario]:
@@ -237,6 +242,18 @@ def turns_back(plan: Plan, step: StepPlan) -> Iterator[tuple[Fault, ...]]:
         yield (Fault(step.name, "action", Kind.REPLY_LOST, 0),)
 
 
+def repeated_and_undone(plan: Plan, repeats: Iterable[Scenario]) -> Iterator[Scenario]:
+    """Runs with an action that is repeated, in a saga that undoes it afterwards."""
+    for one in repeats:
+        step = plan.steps[plan.index[one.about[0].step]]
+        if step.has_compensation:
+            yield from (replace(one, because=because) for because in turns_back(plan, step) if _is_other(because, step))
+
+
+def _is_other(because: tuple[Fault, ...], step: StepPlan) -> bool:
+    return all(fault.step != step.name for fault in because)
+
+
 def _can_refuse(step: StepPlan) -> bool:
     return step.acts and step.role is not Role.RETRIABLE
 
@@ -254,7 +271,7 @@ def backward(plan: Plan) -> list[Scenario]:
 def left_out(plan: Plan) -> Iterator[LeftOut]:
     """What is not run for these steps, with the reason."""
     for step in plan.steps:
-        if step.acts and not step.barrier:
+        if step.acts and not step.at_most_once and not _bears_any_delay(step):
             yield LeftOut(
                 step.name,
                 Kind.LATE_AFTER_END,
