@@ -10,7 +10,7 @@ import pytest
 
 from atone.errors import WorkerDead
 from atone.store import Hot, StoredPlan, TurnResult
-from atone.testing._subject import Lab, birth_of, refuses_at_once, same, turn_of
+from atone.testing._subject import Lab, birth_of, refuses, refuses_at_once, same, turn_of
 from atone.testing.contracts import Subject
 from tests.contract.test_stores import memory_subject, sqlite_subject
 from tests.servers.postgres import Bench
@@ -82,5 +82,20 @@ def test_a_saga_that_is_born_final_takes_no_event_along(tell: Callable[[Story], 
         same((await lab.summary(birth.key)).wake_at, 1.0, "the time to wake")
         lab.advance(6.0)
         same((await lab.claim(lab.worker())).dead_letters, 1, "events given up")
+
+    tell(story)
+
+
+def test_a_claim_that_has_no_room_for_what_is_due_does_not_prolong_the_lease(tell: Callable[[Story], None]) -> None:
+    """It takes nothing, so it writes nothing; on PostgreSQL each such poll wrote the worker's row."""
+
+    async def story(lab: Lab) -> None:
+        await lab.commit(None, birth_of(lab.key(), name="Order"))
+        worker = lab.worker(10)
+        both = [("Order", 1, "hash"), ("Refund", 1, "hash")]
+        claimed = await lab.claim(worker, definitions=both, limits={"Order": 0}, lease_seconds=100.0)
+        same(claimed.taken, (), "taken")
+        lab.advance(10)
+        await refuses(WorkerDead, lab.commit(worker), "a commit after the lease")
 
     tell(story)

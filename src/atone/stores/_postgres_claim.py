@@ -43,7 +43,7 @@ WITH moment AS MATERIALIZED (
     SELECT d.id FROM unnest($2::text[], $3::integer[], $4::text[]) AS w (name, version, plan_hash)
       JOIN atone.definitions AS d USING (name, version, plan_hash)
 ), waiting AS (
-    SELECT d.id IN (SELECT id FROM asked_for) AS is_mine
+    SELECT d.name, d.id IN (SELECT id FROM asked_for) AS is_mine
       FROM moment CROSS JOIN atone.definitions AS d CROSS JOIN LATERAL (
                SELECT FROM left_behind AS l JOIN atone.sagas AS s ON s.owner = l.id
                 WHERE s.definition = d.id AND s.status NOT IN ('completed', 'compensated', 'failed')
@@ -62,7 +62,7 @@ SELECT (SELECT now FROM moment) AS now,
                WHERE owner = $1 AND status NOT IN ('completed', 'compensated', 'failed')) AS mine,
        ARRAY (SELECT key FROM atone.sagas
                WHERE owner = $1 AND asked AND status NOT IN ('completed', 'compensated', 'failed')) AS asked,
-       EXISTS (SELECT FROM waiting WHERE is_mine) AS due,
+       ARRAY (SELECT DISTINCT name FROM waiting WHERE is_mine) AS due,
        (SELECT count(*) FROM (SELECT FROM waiting WHERE NOT is_mine LIMIT $5) AS waits) AS unclaimable,
        EXISTS (SELECT FROM atone.early_events, moment WHERE expires_at <= moment.now) AS run_out,
        ARRAY (SELECT DISTINCT s.key FROM atone.early_events AS e
@@ -178,8 +178,8 @@ async def _take(session: Session, place: Place, wish: Wish, seen: Any) -> tuple[
     if mine and wish.limits:  # the answer to an earlier claim was lost: they count
         taken = dict(await session.rows(place.sql(_NAMES), mine))
     rooms = [max(0, min(room, wish.limits.get(name, room) - taken.get(name, 0))) for name, _, _ in wish.definitions]
-    if seen["due"] and max(rooms, default=0) > 0:
-        names, versions, hashes = _columns(wish.definitions)
+    names, versions, hashes = _columns(wish.definitions)
+    if any(room > 0 and name in seen["due"] for name, room in zip(names, rooms, strict=True)):
         found = await session.rows(
             place.sql(_TAKE), wish.worker, wish.lease_seconds, names, versions, hashes, seen["left_behind"], room, rooms
         )
