@@ -25,7 +25,6 @@ from atone.store import (
     Observed,
     Outstanding,
     Query,
-    Row,
     StoredPlan,
     Turn,
     TurnResult,
@@ -61,6 +60,11 @@ class Bed:
     async def close(self) -> None:
         """Close it."""
         await self.store.__aexit__(None, None, None)
+
+    async def reopen(self) -> None:
+        """Close the store and open it again."""
+        await self.store.__aexit__(None, None, None)
+        await self.store.__aenter__()
 
     async def empty(self) -> None:
         """Take out everything, and set the clock back."""
@@ -124,9 +128,8 @@ class HastySqliteStore(SqliteStore):
 class SqliteBed(Bed):
     """A file."""
 
-    name = "sqlite"
-
     def __init__(self, folder: Path, kind: type[SqliteStore] = HastySqliteStore) -> None:
+        self.name = "sqlite" if kind is HastySqliteStore else kind.__name__
         self._path = folder / "differential.db"
         self._clock = Clock(NOW)
         self.store = kind(self._path, clock=self._clock, row_bytes_max=ROW_BYTES_MAX)
@@ -224,6 +227,7 @@ class Twin:
         self.model = PortModel(NOW, ROW_BYTES_MAX)
         # What the store called its messages, by their ids: the last one is the newest.
         self.refs: dict[str, list[int]] = defaultdict(list)
+        self._places: dict[int, int] = {}
 
     @property
     def store(self) -> Any:
@@ -352,10 +356,6 @@ class Twin:
             if place != places.get(message.id, -1):
                 raise Disagreement(f"{self.bed.name}: the ref {ref} was another message's before")
 
-    @property
-    def _places(self) -> dict[int, int]:
-        return self.__dict__.setdefault("_places_of_refs", {})
-
     # -- what a store may have beside the port -------------------------------------------------------------------
 
     async def census(self) -> None:
@@ -472,8 +472,3 @@ def opened(runner: asyncio.Runner, *beds: Bed) -> Iterator[Sequence[Bed]]:
             runner.run(bed.open())
             stack.callback(lambda bed=bed: runner.run(bed.close()))
         yield beds
-
-
-def rows_of(journal: Sequence[Row]) -> list[tuple[int, bytes]]:
-    """Return versions and entries, for a person to read."""
-    return [(row.version, row.entries) for row in journal]
