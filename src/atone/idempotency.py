@@ -14,9 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar, cast
-from uuid import uuid4
 from weakref import finalize
 
 import msgspec
@@ -37,6 +35,7 @@ from atone.errors import (
     Reject,
     RequestRefused,
 )
+from atone.machine import machine, new_name
 
 __all__ = ["BlockingIdempotentStep", "Claims", "IdempotentStep", "InProgress", "OutcomeUnknown", "Undo"]
 
@@ -142,7 +141,7 @@ class _Step(Generic[R]):
         return idempotency_key(tenant, saga, _part("saga_id", saga_id, 1), name, operation)
 
     def _wanted(self, saga_id: str) -> Wanted:
-        return Wanted(self.action_key(saga_id), uuid4().hex, self._lease_seconds)
+        return Wanted(self.action_key(saga_id), new_name(), self._lease_seconds)
 
     def _call_of(self, saga_id: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> _Call:
         encoded = msgspec.json.encode((arguments, named), order="sorted")
@@ -241,12 +240,12 @@ class IdempotentStep(_Step[R]):
             OutcomeUnknown: See the class.
             PayloadError: Arguments or result can't be stored; after a call, its effect stands.
         """
-        call, until = self._call_of(saga_id, arguments, named), monotonic() + self._lease_seconds
+        call, until = self._call_of(saga_id, arguments, named), machine().monotonic() + self._lease_seconds
         claim = await self._claimed(self._claims(call), self._uncalled(call.wanted))
         if claim.said is not Said.NEW:
             return self._known(claim, call.wanted.key)
         try:
-            async with asyncio.timeout(until - monotonic()):
+            async with asyncio.timeout(until - machine().monotonic()):
                 result: R = await awaited(do(*arguments, **named))
             stored = self._schema.encode(result)
         except BaseException as error:
@@ -269,12 +268,12 @@ class IdempotentStep(_Step[R]):
             InProgress: The action or the compensation is being called.
             OutcomeUnknown: It took longer than its lease, so somebody else may have undone it too.
         """
-        wanted, until = self._wanted(saga_id), monotonic() + self._lease_seconds
+        wanted, until = self._wanted(saga_id), machine().monotonic() + self._lease_seconds
         claim = await self._claimed(self._claims_undo(saga_id, wanted), self._ends(wanted, "undoing"))
         if claim.said is not Said.NEW:
             return self._undone(claim)
         try:
-            async with asyncio.timeout(until - monotonic()):
+            async with asyncio.timeout(until - machine().monotonic()):
                 await awaited(undo(self._tried(wanted, claim), *arguments, **named))
         except BaseException as error:
             await self._give_back(self._database.run(self._ends(wanted, "undoing")), error)

@@ -16,7 +16,6 @@ from atone._core import facts
 from atone._messaging.posting import Posting
 from atone._runtime import invoke
 from atone._runtime.alarm import Alarm
-from atone._runtime.calls import Calls
 from atone._runtime.committer import Committer
 from atone._runtime.recovery import Recovery
 from atone._runtime.runner import Runner
@@ -109,16 +108,12 @@ def _no_owner(self: Any, worker: str | None, turn: Turn, now: float) -> TurnResu
     return _append(self, worker, turn, now)
 
 
-def _nobody_dies(self: Any, worker: str) -> float:
-    return float(self._clock())
-
-
-_find_one_insert = MemoryStore._insert
+_insert = MemoryStore._insert
 
 
 def _twice(self: Any, worker: str | None, turn: Turn, birth: Any, now: float) -> TurnResult:
     self._keys.pop((birth.tenant, birth.name, birth.saga_id), None)
-    return _find_one_insert(self, worker, turn, birth, now)
+    return _insert(self, worker, turn, birth, now)
 
 
 _publish = Posting.publish
@@ -134,30 +129,6 @@ async def _gives_up(self: Any, messages: Sequence[Any]) -> Any:
 async def _never_looks(self: Any, seconds: float) -> None:
     await self._wanted.wait()
     self._wanted.clear()
-
-
-_run = Calls._run
-
-
-async def _no_late_result(self: Any, attempt: Any, state: Any) -> None:
-    def tell(fact: Any) -> None:
-        if not attempt.told:
-            told(fact)
-
-    told, self._tell = self._tell, tell
-    try:
-        await _run(self, attempt, state)
-    finally:
-        if self._tell is tell:
-            self._tell = told
-
-
-def _begins_anyhow(self: Any, call: Any, state: Any, late: bool = False) -> None:
-    with mock.patch.object(self._caller, "may_call", return_value=True):
-        _begin(self, call, state, False)
-
-
-_begin = Calls.begin
 
 
 def _no_alarm(self: Any, delay_seconds: float, ring: Any) -> None:
@@ -178,9 +149,6 @@ PLANTED: Mapping[str, Plant] = {
     "a message that no broker has taken counts as published": _instead(Posting, "publish", _gives_up),
     "hints only": _instead(Recovery, "_pause", _never_looks),
     "no saga wakes by itself": _instead(Alarm, "set", _no_alarm),
-    "a result that comes late is dropped": _instead(Calls, "_run", _no_late_result),
-    "a call begins whatever has become of the lease": _instead(Calls, "begin", _begins_anyhow),
-    "the dead may write": _instead(MemoryStore, "_alive", _nobody_dies),
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +32,7 @@ from atone.errors import (
     StoreClosed,
     StoreUnavailable,
 )
+from atone.machine import machine
 from atone.store import Delivered, Store
 from atone.store import Delivery as ToSaga
 
@@ -89,15 +89,13 @@ class Replies:
             reply = read_reply(delivery.message)
             request = await self._request(reply)
             entries = encoded(request)
-            to = ToSaga(reply.tenant, reply.saga, reply.saga_id, request.id, entries, os.urandom(16))
-            delivered = await self._store.deliver(to)
+            to = ToSaga(reply.tenant, reply.saga, reply.saga_id, request.id, entries, machine().random_bytes(16))
+            await self._ended(delivery, await self._store.deliver(to), reply, request)
         except (StoreUnavailable, StoreClosed) as error:
             log.warning("a reply waits for the store: %s", told(error), extra=about(error))
             await delivery.retry(after_seconds=min(FIRST_PAUSE_SECONDS * delivery.attempt, LONGEST_PAUSE_SECONDS))
         except (MessageError, RequestRefused) as wrong:
             await self._park(delivery, str(wrong))
-        else:
-            await self._ended(delivery, delivered, reply, request)
 
     async def _ended(self, delivery: Delivery, delivered: Delivered, reply: Reply, request: Request) -> None:
         if delivered is Delivered.APPENDED:

@@ -7,7 +7,6 @@ saga; only its owner answers. Used by `Orchestrator` and the command line.
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +17,7 @@ from atone._runtime.ids import new_request_id
 from atone._runtime.reader import find_one, read
 from atone._runtime.wire import decode_entries, encode_entries
 from atone.errors import CorruptJournal, OutcomeTimeout, RequestRefused, StoreUnavailable, UnknownSaga
+from atone.machine import machine
 from atone.store import Delivered, Delivery, Store
 
 REASON_LENGTH_MAX = 2000
@@ -118,7 +118,7 @@ async def ask(
     if seconds is not None and not is_span(seconds):
         raise RequestRefused("keep= is a finite number of seconds, 0 or more; say how long the event waits.")
     entries = encoded(request)
-    delivery = Delivery(tenant, name, saga_id, request.id, entries, os.urandom(16), seconds)
+    delivery = Delivery(tenant, name, saga_id, request.id, entries, machine().random_bytes(16), seconds)
     delivered = await store.deliver(delivery)
     if delivered is Delivered.UNKNOWN:
         raise UnknownSaga(f"There is no {name} saga {saga_id!r}; list the sagas to see what there is.")
