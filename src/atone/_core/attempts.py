@@ -25,9 +25,9 @@ from atone._core.journal import (
     RetryScheduled,
     SagaResumed,
 )
-from atone._core.plan import COMPENSATABLE, PIVOT, RETRIABLE
+from atone._core.plan import COMPENSATABLE, PIVOT, RETRIABLE, Plan
 from atone._core.records import new
-from atone._core.state import SUCCEEDED, Cause, SagaStatus, StepState
+from atone._core.state import SUCCEEDED, Cause, SagaState, SagaStatus, StepState, Tries
 
 
 def _is_open(state: StepState, operation: Operation, attempt: int) -> bool:
@@ -131,10 +131,29 @@ def lost(draft: Draft, fact: facts.Lost) -> None:
         return
     draft.record(AttemptLost(fact.step, fact.operation, fact.attempt))
     _, state = draft.at(fact.step)
-    counts = {ACTION: state.action, PROBE: state.probe, COMPENSATION: state.compensation}
-    times = counts[fact.operation].lost
+    times = _tries_of(state, fact.operation).lost
     too_often = f"its process died {times} times" if times > draft.plan.recoveries_max else None
     _again(draft, fact.step, fact.operation, too_often)
+
+
+def chances_left(plan: Plan, saga: SagaState) -> int | None:
+    """Return how often the attempts under way may still be lost before a person is called; None: none ever was."""
+    left: int | None = None
+    for state in saga.steps:
+        if state.open is not None:
+            times = _tries_of(state, state.open.operation).lost
+            if times > 0 and (left is None or plan.recoveries_max - times < left):
+                left = plan.recoveries_max - times
+    return left
+
+
+def may_be_lost_again(saga: SagaState) -> bool:
+    """Whether an attempt was lost, or is about to be told as lost: `chances_left` may be a number."""
+    return any(one.open is not None or one.action.lost or one.compensation.lost or one.probe.lost for one in saga.steps)
+
+
+def _tries_of(state: StepState, operation: Operation) -> Tries:
+    return {ACTION: state.action, PROBE: state.probe, COMPENSATION: state.compensation}[operation]
 
 
 def interrupted(draft: Draft, fact: facts.Interrupted) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 from atone._core import facts
+from atone._core.attempts import chances_left, may_be_lost_again
 from atone._core.commands import Alert, AskCondition, Call, Decision
 from atone._core.decide import decide
 from atone._core.facts import Fact, Operation, Problem
@@ -21,8 +22,10 @@ from atone._core.state import Request, SagaState, SagaStatus
 from atone._runtime.alarm import Alarm
 from atone._runtime.bound import BoundSaga, BoundStep, payload_context
 from atone._runtime.calls import Caller, Calls
+from atone._runtime.caution import Caution
 from atone._runtime.logs import of_saga, report
 from atone._runtime.outgoing import Sending, events_of, messages_of
+from atone._runtime.slots import Slots
 from atone._runtime.telemetry import Telemetry
 from atone._runtime.wire import encode_entries
 from atone.broker import Message
@@ -48,6 +51,7 @@ class Host(Caller, Protocol):
 
     draining: bool
     keep_seconds: float
+    caution: Caution
     telemetry: Telemetry | None
     sending: Sending | None
 
@@ -89,6 +93,7 @@ class Runner:
         "_hot",
         "_posts",
         "_started",
+        "_wary",
         "_writing",
         "_written",
         "bound",
@@ -102,16 +107,14 @@ class Runner:
         self._facts: deque[Fact] = deque()
         self._calls = Calls(host, bound, self.tell)
         self._alarm = Alarm()
-        self._writing = False
+        self.gone = self._writing = self._wary = self._posts = False
         self._written: _Writing | None = None
-        self._held_back = False
-        self._posts = False
+        self._held_back: Slots | Caution | None = None
         self._hot: Hot | None = None
         self._started: Callable[[TurnResult], None] | None = None
         self.bound = bound
         self.key = key
         self.state: SagaState | None = None
-        self.gone = False
 
     def begin(self, fact: facts.StartRequested, started: Callable[[TurnResult], None]) -> None:
         """Start the saga; `started` hears what became of it, unless the worker dies first."""
@@ -125,6 +128,7 @@ class Runner:
     def resume(self, state: SagaState, hot: Hot, unfit: Iterable[facts.RequestsUnfit]) -> None:
         """Go on with a saga that was claimed: whoever ran its open attempts is gone."""
         self.state, self._hot, self._writing = state, hot, False
+        self._wary = may_be_lost_again(state)
         self._facts.extend(unfit)
         self.listen(state.tenant, state.saga_id, state.trace, claimed=True)
         for step, found in zip(self.bound.plan.steps, state.steps, strict=True):
@@ -157,14 +161,19 @@ class Runner:
 
     def drop(self) -> None:
         """Forget the saga at once: it is not mine. Calls under way are interrupted and their outcomes are not told."""
-        self.gone = True
+        self._go()
         self._alarm.stop()
         self._calls.forget()
 
     def leave(self) -> None:
         """Forget the saga: it needs no owner now. What still runs in a thread is not listened to any more."""
-        self.gone = True
+        self._go()
         self._calls.leave()
+
+    def _go(self) -> None:
+        self.gone = True
+        if self._wary:
+            self._host.caution.hold(self.key, None)
 
     def interrupt(self) -> None:
         """End the calls under way for a shutdown; each is told as interrupted and goes on elsewhere."""
@@ -212,10 +221,10 @@ class Runner:
         host = self._host
         now, may_start = host.now(), not host.draining
         decision = decide(self.bound.plan, state, fact, now, may_start=may_start)
-        if not self.bound.has_plain_code:
+        if not (self.bound.has_plain_code or self._wary):
             return decision
-        self._held_back = host.threads.none_left and self.bound.threads_for(decision) > 0
-        return decide(self.bound.plan, state, fact, now, may_start=False) if self._held_back else decision
+        self._held_back = _held_back(self.key, self.bound, host, decision, wary=self._wary)
+        return decision if self._held_back is None else decide(self.bound.plan, state, fact, now, may_start=False)
 
     def _releases(self, decision: Decision) -> bool:
         """Whether the saga needs no owner after this: it is over, waits for a person, or for long enough."""
@@ -242,6 +251,8 @@ class Runner:
         self._writing, self._written = True, (fact, decision, saga, hot)
         if self.bound.has_plain_code:
             host.threads.take(self.bound.threads_for(decision))
+        if self._wary:
+            host.caution.hold(self.key, chances_left(self.bound.plan, saga))
         host.submit(turn, self._landed)
 
     def _landed(self, result: TurnResult) -> None:
@@ -312,21 +323,38 @@ class Runner:
                 _warn(self, self._host, command)
         if self.bound.plan.has_commands and (built := self._host.invoker.messages(self.bound, decision)) is not None:
             self._facts.appendleft(built)  # before any other fact, for it is of this very state
-        self._alarm.stop()
-        if self._host.draining:
-            # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
-            if decision.idle and not self._calls.asking and not self._facts:
-                self._facts.append(facts.Woke())
-        elif self._held_back:
-            self._host.threads.wait(self._woke)
-            # What else may be due meanwhile (a deadline, another branch) hides behind what can't begin.
-            self._alarm.set(HELD_BACK_LOOK_SECONDS, self._woke)
-        elif decision.wake_at is not None:
-            self._alarm.set(max(0.0, decision.wake_at - self._host.now()), self._woke)
+        _set_alarm(self._alarm, self._host, decision, self._held_back, self._woke)
+        # Nothing that is due begins here any more, so there is nothing to wake for; who only waits is handed back.
+        if self._host.draining and decision.idle and not self._calls.asking and not self._facts:
+            self._facts.append(facts.Woke())
 
     def _woke(self) -> None:
         if not self.gone:
             self.tell(facts.Woke())
+
+
+def _set_alarm(
+    alarm: Alarm, host: Host, decision: Decision, held_back: Slots | Caution | None, wake: Callable[[], None]
+) -> None:
+    """Have the saga look again when something of it is due, or when there is room for it."""
+    alarm.stop()
+    if host.draining:
+        return
+    if held_back is not None:
+        held_back.wait(wake)
+        # What else may be due meanwhile (a deadline, another branch) hides behind what can't begin.
+        alarm.set(HELD_BACK_LOOK_SECONDS, wake)
+    elif decision.wake_at is not None:
+        alarm.set(max(0.0, decision.wake_at - host.now()), wake)
+
+
+def _held_back(key: bytes, bound: BoundSaga, host: Host, decision: Decision, *, wary: bool) -> Slots | Caution | None:
+    """Return what has no room for the calls that a decision would begin; None if they may begin."""
+    if bound.has_plain_code and host.threads.none_left and bound.threads_for(decision) > 0:
+        return host.threads
+    if wary and not host.caution.admits(key, chances_left(bound.plan, decision.saga)):
+        return host.caution
+    return None
 
 
 def _warn(runner: Runner, host: Host, alert: Alert) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from atone._core import facts
 from atone._core.state import SagaState
 from atone._runtime.bound import BoundSaga
+from atone._runtime.caution import Caution
 from atone._runtime.counting import keep_counting, warn_of_messages
 from atone._runtime.deadlines import Deadlines
 from atone._runtime.ids import CommitIds, SagaKeys
@@ -70,7 +71,7 @@ class Worker:
         self._quiet = asyncio.Event()
         self.runners: dict[bytes, Runner] = {}
         self.invoker = Invoker(self._threads)
-        self.threads = Slots(limits.threads_max)
+        self.threads, self.caution = Slots(limits.threads_max), Caution()
         self.rooms = Rooms(limits)
         self.deadlines = Deadlines()
         self.draining = False
@@ -247,7 +248,7 @@ class Worker:
             self.telemetry.lease_lost(len(self.runners))
         runners, self.runners = list(self.runners.values()), {}
         self.rooms.clear()
-        self.threads = Slots(self._limits.threads_max)
+        self.threads, self.caution = Slots(self._limits.threads_max), Caution()
         for runner in runners:
             runner.drop()
         self._starts.answer_all()
