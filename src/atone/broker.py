@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -73,6 +73,16 @@ class Delivery(Protocol):
 
     async def park(self, reason: str) -> None:
         """Put it into the group's dead-letter place with the reason; it stays there until a person decides."""
+        ...
+
+
+@runtime_checkable
+class Doubtful(Protocol):
+    """What a delivery may have beside the port, if its broker does not count what a member had that is gone."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a member that is gone may have had it, so that `attempt` may be too low."""
         ...
 
 

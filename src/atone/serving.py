@@ -25,6 +25,7 @@ from atone._participant.commanded import Commanded
 from atone._participant.consumer import Consumer
 from atone._participant.database import Database
 from atone._participant.sending import Sending
+from atone._participant.suspects import Suspects
 from atone._participant.tables import ServiceTables
 from atone._participant.taking import Taking
 from atone._participant.timer import Timer
@@ -151,6 +152,7 @@ class Service:
         self._choreography, self._tables = choreography, tables
         self._bound = [_bound(choreography, one, tables) for one in participants]
         self._database = Database(database)
+        self._suspects = Suspects(tables.inbox, self._database)
         self._given = broker
         self._in_flight, self._poll_seconds, self._grace_seconds = in_flight, poll_seconds, grace_seconds
         self._stack = AsyncExitStack()
@@ -211,8 +213,8 @@ class Service:
 
     def _consumers(self, bound: Bound, broker: Broker, relay: Relay) -> list[Consumer]:
         """Hear the choreography's events, and the commands of orchestrators."""
-        taking = Taking(bound, self._tables, self._database, relay.nudge)
-        commanded = Commanded(bound, self._tables, self._database, relay.nudge)
+        taking = Taking(bound, self._tables, self._database, relay.nudge, self._suspects)
+        commanded = Commanded(bound, self._tables, self._database, relay.nudge, self._suspects)
         return [
             Consumer(broker, bound.group, bound.map.hears(bound.name), taking.take, in_flight=self._in_flight),
             Consumer(broker, commanded.group, commanded.topics, commanded.take, in_flight=self._in_flight),

@@ -30,7 +30,7 @@ _ENDED = (
 class Raised(Exception):
     """A handler raised: `error` is what, and everything of the delivery is rolled back."""
 
-    def __init__(self, path: str, error: Exception) -> None:
+    def __init__(self, path: str, error: BaseException) -> None:
         super().__init__(path)
         self.path, self.error = path, error
 
@@ -87,7 +87,12 @@ class Call:
         code = self._code
         try:
             return await _within(code.spec.timeout_seconds, code, self._bound.object, self._context, *more)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A SystemExit in a handler must not end its neighbours; a cancellation is its own unless we are cancelled.
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             raise Raised(code.spec.path, error) from error
 
     def _may_write_nothing(self, result: Any) -> bool:
@@ -108,6 +113,15 @@ class UndoCall(Call):
 
     def _may_write_nothing(self, result: Any) -> bool:
         return False
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants the task that runs this to end."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False  # in a thread
+    return task is not None and task.cancelling() > 0
 
 
 async def _within(seconds: float, code: HandlerCode, *arguments: Any) -> Any:

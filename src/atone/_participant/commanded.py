@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from atone._choreography.values import Reaction
+from atone._codec.problems import type_name
 from atone._core.retry import delay_seconds
 from atone._messaging import headers
 from atone._messaging.envelope import reason_body, reply_message
@@ -23,15 +24,15 @@ from atone._participant.calling import Call, Raised, UndoCall
 from atone._participant.consumer import Again, Aside, Done, Ending
 from atone._participant.database import Database
 from atone._participant.sql import joined
+from atone._participant.suspects import Suspects, Unexplained
 from atone._participant.tables import ServiceTables
-from atone._participant.taking import TROUBLE
+from atone._participant.taking import TROUBLE, told
 from atone._runtime.arguments import ID_LENGTH_MAX, is_name
 from atone._runtime.trace_context import read_headers
 from atone.broker import Delivery, Message
 from atone.errors import (
     AlreadyCompensated,
     ArgumentsDiffer,
-    AtoneError,
     BarrierMisplaced,
     MessageError,
     PayloadError,
@@ -49,9 +50,15 @@ class Commanded:
     """Carry out commands for one participant. `on_commit` is called after each transaction that may have sent."""
 
     def __init__(
-        self, bound: Bound, tables: ServiceTables, database: Database, on_commit: Callable[[], None] = lambda: None
+        self,
+        bound: Bound,
+        tables: ServiceTables,
+        database: Database,
+        on_commit: Callable[[], None] = lambda: None,
+        suspects: Suspects | None = None,
     ) -> None:
         self._bound, self._tables, self._database, self._on_commit = bound, tables, database, on_commit
+        self._suspects = suspects or Suspects(tables.inbox, database)
         self.group = f"{bound.name}.commands"
         self._handlers = {f"{bound.name}.{name}": name for name in bound.code}
         self.topics = tuple(self._handlers)
@@ -59,8 +66,21 @@ class Commanded:
     async def take(self, delivery: Delivery) -> Ending:
         """Carry a command out, and return how its delivery ends."""
         message = delivery.message
+        handle = partial(self._taken, message, delivery, alone=True)
         try:
-            await self._database.run(partial(self._within, message, delivery.attempt))
+            try:
+                return await self._taken(message, delivery)
+            except Unexplained:
+                return await self._suspects.alone(self.group, message.id, message.topic, handle, _aside)
+        except BaseException:
+            self._suspects.survived(self.group, message.id)
+            raise
+
+    async def _taken(self, message: Message, delivery: Delivery, *, alone: bool = False) -> Ending:
+        try:
+            await self._database.run(partial(self._within, message, delivery, alone))
+        except Unexplained:
+            raise
         except MessageError as unreadable:
             return Aside(str(unreadable))
         except Exception as error:  # noqa: BLE001 - whatever it is: it counts if the database can still be written
@@ -68,12 +88,15 @@ class Commanded:
         self._on_commit()
         return Done()
 
-    async def _within(self, message: Message, attempt: int, connection: Any) -> None:
+    async def _within(self, message: Message, delivery: Delivery, alone: bool, connection: Any) -> None:
         await joined(connection)
         if not is_name(message.id):  # nor could its failures be counted
             raise MessageError(f"The command's id is no text of 1 to {ID_LENGTH_MAX} characters without NUL.")
-        if await self._tables.inbox.begin(connection, self.group, message.id) is None:
+        failed_before = await self._tables.inbox.begin(connection, self.group, message.id)
+        if failed_before is None:
             return
+        if not alone:
+            self._suspects.check(self.group, message.id, delivery, failed_before)
         carried = message.headers
         if carried.get(headers.KIND) != headers.COMMAND or headers.IDEMPOTENCY_KEY not in carried:
             raise MessageError(f"What came to {message.topic} is no command. Send it as `@command` does.")
@@ -85,7 +108,7 @@ class Commanded:
             message.id,
             connection,
             carried[headers.IDEMPOTENCY_KEY],
-            attempt,
+            delivery.attempt,
             _trace(carried),
             carried.get(headers.TENANT, "default"),
         )
@@ -159,14 +182,17 @@ class Commanded:
         cause = error.error if isinstance(error, Raised) else error
         group, inbox = self.group, self._tables.inbox
         tries = await self._database.run(lambda line: inbox.count(line, group, message.id))
-        log.warning("%s failed, %d times so far: %s", message.topic, tries.failures, type(cause).__name__)
+        log.warning("%s failed, %d times so far: %s", message.topic, tries.failures, type_name(cause))
         retry = self._bound.spec(handler).retry if isinstance(error, Raised) else TROUBLE
         if isinstance(cause, _HOPELESS) or tries.failures >= retry.attempts:
-            told = str(cause) if isinstance(cause, AtoneError) else f"{type(cause).__name__}: {cause}"
-            return Aside(f"{message.topic} failed {tries.failures} times: {told}"[:2000])
+            return Aside(f"{message.topic} failed {tries.failures} times: {told(cause)}"[:2000])
         if isinstance(cause, RetryAfter):
             return Again(cause.seconds)
         return Again(delay_seconds(retry, tries.failures, message.id))
+
+
+async def _aside(why: str) -> Ending:
+    return Aside(why)
 
 
 def _trace(carried: Mapping[str, str]) -> Mapping[str, str]:

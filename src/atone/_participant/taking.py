@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+from atone._codec.problems import describe, type_name
 from atone._core import event_guard as guard
 from atone._core.retry import Retry, delay_seconds
 from atone._messaging import headers
@@ -25,6 +26,7 @@ from atone._participant.ledger import Whose
 from atone._participant.remembering import remembered
 from atone._participant.sending import Sending
 from atone._participant.sql import joined
+from atone._participant.suspects import Suspects, Unexplained
 from atone._participant.tables import ServiceTables
 from atone.broker import Delivery
 from atone.errors import ArgumentsDiffer, AtoneError, BarrierMisplaced, MessageError, PayloadError, Reject, RetryAfter
@@ -51,9 +53,15 @@ class Taking:
     """Take in what one participant is given. `on_commit` is called after each transaction that may have sent."""
 
     def __init__(
-        self, bound: Bound, tables: ServiceTables, database: Database, on_commit: Callable[[], None] = lambda: None
+        self,
+        bound: Bound,
+        tables: ServiceTables,
+        database: Database,
+        on_commit: Callable[[], None] = lambda: None,
+        suspects: Suspects | None = None,
     ) -> None:
         self._bound, self._tables, self._database, self._on_commit = bound, tables, database, on_commit
+        self._suspects = suspects or Suspects(tables.inbox, database)
         self._sending = Sending(bound.types, bound.name, tables)
 
     async def take(self, delivery: Delivery) -> Ending:
@@ -64,8 +72,22 @@ class Taking:
             return Aside(str(unreadable))
         if event is None or event.kind == headers.LIFECYCLE:
             return Done()
+        group = self._bound.group
+        handle, give_up = partial(self._taken, event, delivery, alone=True), partial(self._aside, event, "")
         try:
-            await self._database.run(partial(self._within, event, delivery.attempt))
+            try:
+                return await self._taken(event, delivery)
+            except Unexplained:
+                return await self._suspects.alone(group, event.id, event.name, handle, give_up)
+        except BaseException:
+            self._suspects.survived(group, event.id)
+            raise
+
+    async def _taken(self, event: Event, delivery: Delivery, *, alone: bool = False) -> Ending:
+        try:
+            await self._database.run(partial(self._within, event, delivery, alone))
+        except Unexplained:
+            raise
         except _PutOff as early:
             return await self._put_off(event, str(early))
         except _Refused as wrong:
@@ -76,15 +98,19 @@ class Taking:
         self._on_commit()
         return Done()
 
-    async def _within(self, event: Event, attempt: int, connection: Any) -> None:
+    async def _within(self, event: Event, delivery: Delivery, alone: bool, connection: Any) -> None:
         face = await joined(connection)
         whose = Whose(event.tenant, event.choreography, self._bound.name, event.saga_id)
         known = remembered(await self._tables.ledger.lock(face, whose))
         failed_before = await self._tables.inbox.begin(connection, self._bound.group, event.id)
         if failed_before is None:
             return
+        if not alone:
+            self._suspects.check(self._bound.group, event.id, delivery, failed_before)
         incoming = guard.Incoming(event.id, event.name, event.version)
-        handling = Handling(self._bound, self._tables, self._sending, connection, face, whose, event, attempt, known)
+        handling = Handling(
+            self._bound, self._tables, self._sending, connection, face, whose, event, delivery.attempt, known
+        )
         match guard.judge(self._bound.map, self._bound.name, known, incoming):
             case guard.Run(reactions, gives_up):
                 await handling.take_in(incoming, (), reactions, gives_up)
@@ -111,14 +137,14 @@ class Taking:
         return Again(delay_seconds(PATIENCE, tries.deferrals, event.id))
 
     async def _failed(self, event: Event, error: Exception) -> Ending:
-        path, cause, retry = self._bound.group, error, TROUBLE
+        path, cause, retry = self._bound.group, cast("BaseException", error), TROUBLE
         if isinstance(error, Raised):
             path, cause, retry = error.path, error.error, self._bound.by_path(error.path).retry
         tries = await self._count(event)
-        log.warning("%s failed on %s, %d times so far: %s", path, event.name, tries.failures, type(cause).__name__)
+        log.warning("%s failed on %s, %d times so far: %s", path, event.name, tries.failures, type_name(cause))
         if isinstance(cause, _HOPELESS) or tries.failures >= retry.attempts:
             handler = path.rpartition(".")[2]
-            return await self._aside(event, handler, f"{path} failed {tries.failures} times: {_told(cause)}")
+            return await self._aside(event, handler, f"{path} failed {tries.failures} times: {told(cause)}")
         if isinstance(cause, RetryAfter):
             return Again(cause.seconds)
         return Again(delay_seconds(retry, tries.failures, event.id))
@@ -135,6 +161,9 @@ class Taking:
         return Aside(reason)
 
 
-def _told(error: Exception) -> str:
-    """Say what went wrong. It goes to people who may see messages, as a parked one is."""
-    return str(error) if isinstance(error, AtoneError | Reject) else f"{type(error).__name__}: {error}"
+def told(error: BaseException) -> str:
+    """Say what went wrong, whatever the exception does when asked. It goes to people who may see messages, as a parked
+    one is.
+    """
+    problem = describe(error)
+    return problem.message if isinstance(error, AtoneError | Reject) else f"{problem.type}: {problem.message}"

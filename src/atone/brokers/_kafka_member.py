@@ -43,6 +43,7 @@ class KafkaDelivery:
     def __init__(self, member: Member, message: Message, window: Window, offset: int) -> None:
         self.message = message
         self.attempt = 1
+        self.is_doubtful = window.is_young
         self.window, self.offset = window, offset
         self._member = member
 
@@ -55,6 +56,7 @@ class KafkaDelivery:
         """Have it again later, here, or elsewhere if this member goes."""
         if self._member.forget(self):
             self.attempt += 1
+            self.is_doubtful = False
             self._member.later(self, after_seconds)
 
     async def park(self, reason: str) -> None:
