@@ -198,7 +198,7 @@ class Run:
     def __init__(self, folder: Path, lanes: int, server: PostgresServer | None) -> None:
         self._folder, self._lanes, self._server = folder, lanes, server
         folder.mkdir()
-        self._urls = [None if server is None else _database(server, f"lane{one}") for one in range(lanes)]
+        self._urls = [None if server is None else make_database(server, f"lane{one}") for one in range(lanes)]
 
     def all_deaths(self, shapes: Sequence[str]) -> tuple[dict[str, list[Death]], list[str]]:
         """Return where each shape can be killed, and what is wrong without a kill already."""
@@ -234,7 +234,7 @@ class Run:
         return told
 
 
-def _database(server: PostgresServer, name: str) -> str:
+def make_database(server: PostgresServer, name: str) -> str:
     """Make a database with everything in it."""
     with Forked(lambda _tell: prepare(server, name)) as made:
         made.wait()
