@@ -58,7 +58,7 @@ def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None
         both = [stack.enter_context(child("write", tmp_path / "a.db", 80)) for _ in range(2)]
         for process in both:
             go(process)
-        lines = [line for process in both for line in process.communicate(timeout=100)[0].splitlines(keepends=True)]
+        lines = [line for process in both for line in process.communicate(timeout=240)[0].splitlines(keepends=True)]
     assert [process.returncode for process in both] == [0, 0]
     rows = acknowledged(lines)
     assert len(rows) == 2 * (80 * 4 + 1)

@@ -35,7 +35,7 @@ DIGITS = 12
 def _run(*arguments: str) -> list[dict[str, Any]]:
     """Run a benchmark as a user does and return the lines that it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", *arguments, "--json"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", *arguments, "--json"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=240
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -84,7 +84,7 @@ def test_throughput_on_postgres_prints_a_line_for_each_level() -> None:
     """What the docs quote is in it, and a saga costs the commits that it must."""
     command = [sys.executable, "-m", "benchmarks.throughput", "--store", "postgres", "--inflight", "1,20", "--json"]
     command += ["--workload", "compensate", "--rounds", "2", "--seconds", "0.3", "--warmup", "0.1"]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=240)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["inflight"] for line in lines] == [1, 20]
     for line in lines:
@@ -102,7 +102,7 @@ def test_the_profile_on_postgres_accounts_for_a_saga() -> None:
     """Its parts are named, and every function whose time it books is still there."""
     command = [sys.executable, "-m", "benchmarks.throughput", "--store", "postgres", "--inflight", "5", "--profile"]
     command += ["--seconds", "0.3", "--json"]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=240)
     found = json.loads(done.stdout)
     assert found["store"] == "postgres"
     assert found["parts_not_found"] == []

@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     orders.write_bytes(b"".join(SHIPPED_FILE.read_bytes().splitlines(keepends=True)[:ORDERS]))
     arguments = ("--orders", orders, "--keep", folder, "--kill-after", "0.2", "--drain-after", "0.5", "--json")
     done = subprocess.run(
-        demo(*arguments, "--inflight", "12"), cwd=ROOT, capture_output=True, text=True, check=False, timeout=110
+        demo(*arguments, "--inflight", "12"), cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.stdout, done.stderr
     return Run(folder, done.returncode, json.loads(done.stdout), done.stderr)
@@ -88,7 +88,7 @@ def test_a_later_look_finds_the_same(run: Run, tmp_path: Path) -> None:
 def test_a_run_that_does_not_end_in_time_is_exit_status_1(tmp_path: Path) -> None:
     """Orders without an end are counted as mistakes, and everything is tidied up as ever."""
     arguments = ("--keep", tmp_path / "run", "--limit-seconds", "0.5", "--json")
-    done = subprocess.run(demo(*arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(demo(*arguments), cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["mistakes"]
 

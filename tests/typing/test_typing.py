@@ -159,7 +159,7 @@ def _run(module: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=240,
     )
     # 1 says that there were complaints; anything else is a checker that did not run.
     assert done.returncode in (0, 1), f"{module} failed: {done.stdout}{done.stderr}"
