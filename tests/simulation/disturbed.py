@@ -10,7 +10,7 @@ import asyncio
 from random import Random
 from typing import Any
 
-from atone import Context, Tried
+from atone import CannotTell, Context, Landed, NotLanded, Tried
 from tests.shapes.services import Services, Snag
 
 BREAKS = 0.06
@@ -41,6 +41,25 @@ class Disturbed(Services):
         await self._disturb()
         self.give_back(ctx, step, tried)
         await self._disturb()
+
+    async def try_to_act(self, ctx: Context[Any], step: str, refuses: float) -> str:
+        """Do as `act`, or refuse without a look at the key, as often as said."""
+        self.called(ctx, step, "action")
+        await self._disturb()
+        if not self.calm and self._chance.random() < refuses:
+            self.refuse(step)
+        told = self.take(ctx, step)
+        await self._disturb()
+        return told
+
+    async def look(self, tried: Tried[Any], step: str, saga_id: str) -> Landed[str] | NotLanded | CannotTell:
+        """Say whether the action has landed, if they know today."""
+        await self._disturb()
+        if not self.calm and self._chance.random() < 0.2:
+            return CannotTell()
+        found = self.find(tried, step, saga_id)
+        await self._disturb()
+        return found
 
     async def _disturb(self) -> None:
         drawn = self._chance.random()

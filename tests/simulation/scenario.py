@@ -11,6 +11,8 @@ from random import Random
 
 from tests.shapes.catalogue import SHAPES
 from tests.shapes.choreographed import DANCES
+from tests.shapes.shape import Shape
+from tests.simulation.sagas import KINDS, shape_of
 
 LEASE_SECONDS = 3.0
 _BARE = tuple(sorted(name for name, shape in SHAPES.items() if shape.serving is None))
@@ -77,6 +79,7 @@ class Scenario:
     skews: tuple[float, ...] = ()
     servings: tuple[Serving, ...] = ()
     told: bool = False
+    thread_seconds: float = 0.0
 
     def __str__(self) -> str:
         plays = ", ".join(f"{one.shape} as {one.saga_id} by {one.nodes}" for one in self.plays)
@@ -104,7 +107,7 @@ def drawn(seed: int) -> Scenario:
     blows = tuple(
         _blow(chance, nodes + len(servings), gentle=gentle) for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 4)))
     )
-    strict = gentle and not any(SHAPES[one.shape].is_long for one in plays)
+    strict = gentle and not any(shape_named(one.shape).is_long for one in plays)
     badly = not strict and chance.random() < 0.6
     return Scenario(
         seed,
@@ -120,6 +123,7 @@ def drawn(seed: int) -> Scenario:
         skews=tuple(chance.choice((0.0, 0.0, 3600.0, -3600.0)) for _ in range(nodes + len(servings))),
         servings=servings,
         told=told,
+        thread_seconds=0.0 if strict else chance.choice((0.0, 0.1, 30.0)),
     )
 
 
@@ -135,7 +139,13 @@ def _servings(chance: Random) -> tuple[Serving, ...]:
 
 def _play(chance: Random, number: int, nodes: int) -> Play:
     players = tuple(sorted(chance.sample(range(nodes), 1 if chance.random() < 0.7 else chance.randint(1, nodes))))
-    return Play(chance.choice(_BARE), f"s{number}", players)
+    name = chance.choice(_BARE) if chance.random() < 0.5 else f"drawn {chance.randrange(KINDS)}"
+    return Play(name, f"s{number}", players)
+
+
+def shape_named(name: str) -> Shape:
+    """Return a shape of the catalogue, or a drawn one."""
+    return shape_of(int(name.removeprefix("drawn "))) if name.startswith("drawn ") else SHAPES[name]
 
 
 def _blow(chance: Random, nodes: int, *, gentle: bool) -> Blow:

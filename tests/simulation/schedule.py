@@ -32,7 +32,7 @@ from tests.shapes.databases import MemoryDatabases
 from tests.shapes.ledger import calls_in, effects_in
 from tests.shapes.shape import Shape, Stage, patiently
 from tests.simulation.disturbed import Disturbed
-from tests.simulation.scenario import LEASE_SECONDS, Blow, Play, Scenario, Serving, Strike, drawn
+from tests.simulation.scenario import LEASE_SECONDS, Blow, Play, Scenario, Serving, Strike, drawn, shape_named
 
 QUICK = Limits(poll_seconds=0.5, lease_seconds=LEASE_SECONDS, grace_seconds=2.0, keep_seconds=1.0)
 TROUBLE_SECONDS = 60.0
@@ -78,7 +78,10 @@ class Run:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.sim = Simulation(
-            None if scenario.ordered else scenario.seed, steps_max=100_000, seconds_max=10 * DAYS_SECONDS
+            None if scenario.ordered else scenario.seed,
+            steps_max=100_000,
+            seconds_max=10 * DAYS_SECONDS,
+            thread_seconds=scenario.thread_seconds,
         )
         self.store = MemoryStore(allow_volatile=True, clock=self.sim.clock.time)
         self.faults = Faults(self._drawn("store"), **scenario.shares)
@@ -90,7 +93,7 @@ class Run:
             slow_seconds=scenario.slow_seconds,
         )
         self.stage.services = self.services
-        self.shapes = [SHAPES[one.shape] for one in scenario.plays]
+        self.shapes = [shape_named(one.shape) for one in scenario.plays]
         self.is_long = any(shape.is_long for shape in self.shapes)
         self.url = f"memory://simulation-{scenario.seed}"
         self.published: list[Message] = []
@@ -166,7 +169,7 @@ class Run:
 
     async def _play(self, orchestrator: Orchestrator, node: int, number: int, play: Play) -> None:
         try:
-            await patiently(lambda: SHAPES[play.shape].play(orchestrator, self.stage, play.saga_id))
+            await patiently(lambda: shape_named(play.shape).play(orchestrator, self.stage, play.saga_id))
         except AtoneError as error:
             self.wrong.append(f"playing {play.shape}: {type(error).__name__}: {error}")
         self._over_with(node, number)
@@ -262,7 +265,16 @@ class Run:
         for one in done:
             one.result()
         await asyncio.sleep(LANDING_SECONDS)  # what is still on its way lands now
-        return await read_histories(self.store)
+        histories = await read_histories(self.store)
+        if any(one.summary.owner is not None and one.summary.status == "needs_attention" for one in histories):
+            # Its owner was closed while a `when` was asked beside; whoever comes next finds it and hands it back.
+            leave = asyncio.Event()
+            last = self.sim.process("last", partial(self._node, 0, leave))
+            await asyncio.sleep(2 * LEASE_SECONDS)
+            leave.set()
+            await last.wait()
+            histories = await read_histories(self.store)
+        return histories
 
     def _become_calm(self) -> None:
         self._calm = self.services.calm = True

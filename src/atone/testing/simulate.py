@@ -41,7 +41,8 @@ def point(what: str) -> None:
 class Simulation:
     """One deterministic run. `seed` draws which ready handle is next, and all chance; None is first in, first out.
 
-    `steps_max` and `seconds_max` bound the run, in handles and in virtual time. A simulation runs once.
+    `steps_max` and `seconds_max` bound the run, in handles and in virtual time. What is given to a thread is called at
+    once, and takes up to `thread_seconds` to return. A simulation runs once.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Simulation:
         clock: VirtualClock | None = None,
         steps_max: int = STEPS_MAX,
         seconds_max: float = SECONDS_MAX,
+        thread_seconds: float = 0.0,
     ) -> None:
         self.seed = seed
         self.clock = clock or VirtualClock()
+        self.thread_seconds = thread_seconds
         self.trace: list[str] = []
         self.is_over = False
         self._began_at = self.clock.monotonic()
@@ -186,7 +189,11 @@ class _SimulatedMachine:
         return _Beats(self._loop, beat)
 
     def threads(self, most: int, name: str) -> Executor:
-        return _Inline(self._loop)
+        return _Inline(self._loop, self._seconds)
+
+    def _seconds(self) -> float:
+        most = self.simulation.thread_seconds
+        return self.uniform(0.0, 1.0) ** 4 * most if most > 0 else 0.0
 
 
 class _Beats:
@@ -212,15 +219,33 @@ class _Beats:
 
 
 class _Inline(Executor):
-    """Runs each call when the loop has drawn it."""
+    """Runs each call when the loop has drawn it, and tells its result some time after that."""
 
-    def __init__(self, loop: SimulatedLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: SimulatedLoop, seconds: Callable[[], float]) -> None:
+        self._loop, self._seconds = loop, seconds
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-        self._loop.call_soon(run_into, future, partial(in_a_thread, fn, *args, **kwargs))
-        return future
+        told: Future[T] = Future()
+        self._loop.call_soon(self._run, told, partial(fn, *args, **kwargs))
+        return told
+
+    def _run(self, told: Future[T], call: Callable[[], T]) -> None:
+        if not told.set_running_or_notify_cancel():
+            return
+        done: Future[T] = Future()
+        run_into(done, partial(in_a_thread, call))
+        if (seconds := self._seconds()) > 0:
+            self._loop.call_later(seconds, _tell, done, told)
+        else:
+            _tell(done, told)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         pass
+
+
+def _tell(done: Future[T], told: Future[T]) -> None:
+    error = done.exception()
+    if error is None:
+        told.set_result(done.result())
+    elif not isinstance(error, ProcessKilled):
+        told.set_exception(error)
