@@ -45,6 +45,7 @@ test: $(VENV)/.ready
 # Each takes all cores, says in one line what it went through, and fails if a rule was broken.
 prove: $(VENV)/.ready
 	$(BIN)/python -m tests.model
+	$(BIN)/python -m tests.simulation --schedules 20000
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
