@@ -42,10 +42,10 @@ def mutated(mutant: Mutant) -> str:
     return source.replace(mutant.old, mutant.new)
 
 
-def lay_out(folder: Path, mutant: Mutant | None) -> Path:
+def lay_out(folder: Path, mutant: Mutant | None, *more: str) -> Path:
     """Copy the core and its tests into a folder, with the change in it; return the folder.
 
-    The rest of the package is left out, for the core may not need it and its tests need the law's check alone.
+    `more` are other folders of tests. The rest of the package is left out, for the core may not need it and its tests need the law's check alone.
     """
     nothing = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(ROOT / CORE, folder / CORE, ignore=nothing)
@@ -53,7 +53,8 @@ def lay_out(folder: Path, mutant: Mutant | None) -> Path:
     shutil.copy(ROOT / LAW, folder / LAW)
     for package in (CORE.parent, LAW.parent):
         (folder / package / "__init__.py").touch()
-    shutil.copytree(ROOT / "tests/core", folder / "tests/core", ignore=nothing)
+    for tests in ("tests/core", *more):
+        shutil.copytree(ROOT / tests, folder / tests, ignore=nothing)
     shutil.copy(ROOT / "pyproject.toml", folder)
     if mutant is not None:
         (folder / CORE / mutant.file).write_text(mutated(mutant), encoding="utf-8")

@@ -32,6 +32,8 @@ class Judge:
         at = self.plan.index[wire.step]
         tries = state.steps[at].action if wire.operation is ACTION else state.steps[at].compensation
         rule(wire.attempt <= tries.started, f"{wire.operation} of {wire.step} was called without a durable intent")
+        if world.there == before.there:
+            return
         self._order(state, before.there, world.there, wire, at)
         for step, there in zip(self.plan.steps, world.there, strict=True):
             rule(not (there.undid and there.standing), f"the effect of {step.name} stands after its undo")

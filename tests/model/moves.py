@@ -37,6 +37,7 @@ FAULTS = frozenset(
         "late",
         "reply twice",
         "stall",
+        "lost in the post",
         "drain",
         "raise",
         "unbuilt",
@@ -124,7 +125,7 @@ class Moves:
 
     def _of_turn(self, world: World, at: int, seat: Seat) -> Iterator[Move]:
         if seat.landed:
-            yield "hear", at, _seated(world, at, self.worker.applied(seat), self._left(world, seat))
+            yield "hear", at, _seated(world, at, self.worker.applied(seat))
             # Sent again, it is applied again; only where that differs from hearing the first answer is it told apart.
             if world.budget and (seat.fenced or not self.rules.commit_id):
                 yield "answer lost", at, self._commit(_spent(world), at)
@@ -151,11 +152,18 @@ class Moves:
             yield "drain", at, _seated(world, at, self._drained(seat))
 
     def _commit(self, world: World, at: int) -> World:
+        turn = world.seats[at].turn
+        if turn is not None and turn.letters and not self.rules.sends_with_the_turn:
+            world = world._replace(letters=tuple(sorted({*world.letters, *turn.letters})))
         after, answer = self.promise.commit(world, at)
         if answer is DEAD:
             return self._drop(after, at)
         if answer is not APPLIED:
             return _seated(after, at, self.worker.conflict(after.seats[at]))
+        seat = after.seats[at]
+        if seat.releases:
+            # Whatever it hears of this turn, and when: it has nothing more to do with the saga.
+            after = _seated(after, at, FRESH, self._ghosts(after, seat.calls))
         return self._checked(world, after)
 
     def _forget_turn(self, world: World, at: int, seat: Seat) -> World:
@@ -187,9 +195,6 @@ class Moves:
         owner = Owner.GONE if at == 0 and world.owner is Owner.FIRST else world.owner
         ghosts = self._ghosts(world, world.seats[at].calls)
         return _seated(world._replace(owner=owner), at, FRESH, ghosts)
-
-    def _left(self, world: World, seat: Seat) -> tuple[Wire, ...]:
-        return self._ghosts(world, seat.calls) if seat.releases else world.ghosts
 
     def _ghosts(self, world: World, wires: tuple[Wire, ...]) -> tuple[Wire, ...]:
         found = {wire._replace(told=False) for wire in wires if self._may_arrive(wire) and wire.operation is not PROBE}
@@ -243,7 +248,7 @@ class Moves:
                 nothing = facts.CameToNothing(wire.step, wire.operation, wire.attempt, OOPS)
                 after = _seated(world, at, worker.tell(seat._replace(calls=self._given_up(others, wire)), nothing))
                 yield ("time out", at, after) if is_hopeless else ("break", at, _spent(after))
-        elif wire.answer == "ok" and world.budget and self.rules.tells_late:
+        elif wire.answer == "ok" and world.budget:
             landed = facts.Succeeded(wire.step, ACTION, wire.attempt, result_of(wire.step))
             yield "late", at, _seated(_spent(world), at, worker.tell(seat._replace(calls=others), landed))
         if world.budget and wire.answer != "refused" and self._may_come_twice(wire):
@@ -311,8 +316,12 @@ class Moves:
                 left = tuple(sorted((*others, wire._replace(answer=answer))))
                 after = after._replace(letters=left)
                 yield what, -1, after if what == "arrive" else _spent(after)
+            if world.budget:
+                yield "lost in the post", -1, _spent(world)._replace(letters=others)
         elif not wire.told:
             yield "answer", -1, self._reply(world, others, wire, "answer")
+            if world.budget:
+                yield "lost in the post", -1, _spent(world)._replace(letters=others)
         elif world.budget:
             yield "reply twice", -1, self._reply(_spent(world), others, wire, "repeat")
 
@@ -321,7 +330,9 @@ class Moves:
         landed = wire.answer == "ok"
         payload = result_of(wire.step) if landed else None
         request = Request(name, "reply", "there", "no", wire.step, None, payload, landed, wire.operation, wire.attempt)
-        kept = others if what == "repeat" else tuple(sorted((*others, wire._replace(told=True))))
+        kept = others
+        if what == "answer" and world.budget:
+            kept = tuple(sorted((*others, wire._replace(told=True, deadline=0.0))))
         return self.promise.deliver(world._replace(letters=kept), request)
 
     def _asks(self, world: World) -> Iterator[Move]:
@@ -348,26 +359,27 @@ class Moves:
         A call is not lost by waiting: one that is was broken off, which is a fault too.
         """
         times = [] if world.wake_at is None or world.owner is not Owner.NOBODY else [world.wake_at]
-        too_late = [wire.deadline for wire in world.letters if not wire.answer and wire.deadline > 0.0]
-        lost_at = 1e9
+        too_late = [wire.deadline for wire in world.letters if not wire.told and wire.deadline > 0.0]
+        lost_at, grace = 1e9, self.plan.late_grace_seconds
         for seat in world.seats:
             if seat.wake_at is not None and not seat.is_busy:
                 times.append(seat.wake_at)
             if seat.turn is not None and not seat.fenced:
-                too_late += [wire.deadline for wire in seat.turn.calls if wire.deadline > 0.0]
+                # A commit may take as long as the call may, or so long that it could not even arrive any more.
+                ends = {wire.deadline + more for wire in seat.turn.calls for more in (0.0, grace)}
+                too_late += [end for end in ends if end > 0.0]
             for wire in seat.calls:
                 if wire.told:
                     continue
                 times.append(wire.deadline)
                 if not wire.answer and not seat.fenced and not self._steps[wire.step].barrier:
-                    lost_at = min(lost_at, wire.deadline + self.plan.late_grace_seconds)
-        seconds = min((time for time in (*times, *too_late) if time > 0.0), default=None)
-        if seconds is None or seconds >= lost_at:
-            return
-        if seconds not in too_late:
-            yield "tick", -1, self._tick(world, seconds)
-        elif world.budget:
-            yield "stall", -1, self._tick(_spent(world), seconds)
+                    lost_at = min(lost_at, wire.deadline + grace)
+        free = min((time for time in times if time > 0.0), default=lost_at)
+        if free < min(lost_at, *too_late, 1e9):
+            yield "tick", -1, self._tick(world, free)
+        if world.budget:
+            for seconds in sorted({time for time in too_late if time <= min(free, lost_at)}):
+                yield "stall", -1, self._tick(_spent(world), seconds)
 
     def _tick(self, world: World, seconds: float) -> World:
         book = self.book
@@ -404,12 +416,21 @@ def _without(wires: tuple[Wire, ...], wire: Wire) -> tuple[Wire, ...]:
 
 
 def _spent(world: World) -> World:
-    return world._replace(budget=world.budget - 1)
+    letters = world.letters
+    if world.budget == 1 and letters:
+        # What was answered can only come twice, and nothing can go wrong any more.
+        letters = tuple(wire for wire in letters if not wire.told)
+    saga, owner, wake_at, seats, there, ghosts, _, orphans, asked, budget, forced = world
+    return World(saga, owner, wake_at, seats, there, ghosts, letters, orphans, asked, budget - 1, forced)
 
 
 def _seated(world: World, at: int, seat: Seat, ghosts: tuple[Wire, ...] | None = None) -> World:
-    seats = (*world.seats[:at], seat, *world.seats[at + 1 :])
-    if seat == FRESH and (at or world.owner is not Owner.FIRST):
+    """Return the world with this seat; `_replace` would take three times as long, and this is half of all there is."""
+    saga, owner, wake_at, seats, there, before, letters, orphans, asked, budget, forced = world
+    if seat == FRESH and (at or owner is not Owner.FIRST):
         # Those who know nothing of the saga are alike, so they stand last.
-        seats = (*world.seats[:at], *world.seats[at + 1 :], FRESH)
-    return world._replace(seats=seats) if ghosts is None else world._replace(seats=seats, ghosts=ghosts)
+        seats = (*seats[:at], *seats[at + 1 :], FRESH)
+    else:
+        seats = (*seats[:at], seat, *seats[at + 1 :])
+    now = before if ghosts is None else ghosts
+    return World(saga, owner, wake_at, seats, there, now, letters, orphans, asked, budget, forced)

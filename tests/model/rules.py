@@ -19,18 +19,16 @@ class Rules(NamedTuple):
     takes_from_the_dead: bool = True
     wakes_on_request: bool = True
     refuses_after_end: bool = True
-    one_transaction: bool = True
     # The order in which a worker does things.
     commit_first: bool = True
+    sends_with_the_turn: bool = True
     sends_again: bool = True
     keeps_the_fact: bool = True
     reads_after_conflict: bool = True
     tells_lost: bool = True
     live_stay_live: bool = True
-    looks_at_lease: bool = True
     nothing_begins_late: bool = True
-    one_turn_at_a_time: bool = True
-    tells_late: bool = True
+    gives_up_what_is_over: bool = True
     # What participants and the network keep to.
     keys: bool = True
     barrier: bool = True

@@ -33,8 +33,28 @@ class Scenario(NamedTuple):
         return Moves(PLANS[self.plan], budget=self.faults, workers=self.workers, asks=self.asks, rules=rules)
 
 
-_ONE = ("linear", "barrier", "pivot", "probed_pivot", "probe", "once", "once_probed", "once_back", "irreversible")
-_FANS = ("fan", "fan_probe", "fan_halt", "fan_pivot", "fan_after")
-_WAITS = ("when", "delay", "event", "deadline", "rollback_deadline")
-SMALL = tuple(Scenario(plan, 1) for plan in (*_ONE, *_FANS, *_WAITS))
-LARGE = (*SMALL, *(Scenario(plan, 2) for plan in _ONE))
+_ROWS = ("linear", "barrier", "pivot", "probe", "once", "once_probed", "once_back", "irreversible")
+_WAITS = ("when", "delay", "event", "rollback_deadline")
+_COMMANDS = ("command", "command_pivot", "command_bare")
+_ONCE = (
+    "fan",
+    "fan_probe",
+    "fan_halt",
+    "fan_pivot",
+    "fan_after",
+    "fan_command",
+    "deadline",
+    "command_once",
+    "step_deadline",
+)
+# The longest first, so that all processes end at about the same time.
+LARGE = (
+    *(Scenario(plan, 2) for plan in ("probed_pivot", "when", "probe")),
+    *(Scenario(plan, 2) for plan in (*_ROWS, *_WAITS, *_COMMANDS) if plan not in ("when", "probe")),
+    *(Scenario(plan, 1) for plan in _ONCE),
+)
+DEEP = (
+    *(Scenario(plan, 2, workers=3) for plan in (*_ROWS, "probed_pivot", *_WAITS, *_COMMANDS)),
+    *(Scenario(plan, 2) for plan in _ONCE),
+    *(Scenario(plan, 3) for plan in ("once", "command_bare", "barrier", "irreversible")),
+)

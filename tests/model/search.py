@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from atone._core.state import SagaStatus
 from tests.model.moves import FAULTS, Move, Moves
-from tests.model.world import World
+from tests.model.world import Owner, World
 
 STUCK = "stuck: without further faults it never ends, nor asks for a person"
 
@@ -148,7 +148,10 @@ class Search:
 
 
 def _is_end(world: World) -> bool:
-    return world.saga.is_final or world.saga.state.status is SagaStatus.NEEDS_ATTENTION
+    """Whether the saga has ended or asks for a person, owes nobody an answer, and belongs to nobody any more."""
+    state = world.saga.state
+    ended = state.status.is_final or state.status is SagaStatus.NEEDS_ATTENTION
+    return ended and not state.requests and world.owner is Owner.NOBODY
 
 
 def _told(move: Move) -> str:
