@@ -45,7 +45,8 @@ def mutated(mutant: Mutant) -> str:
 def lay_out(folder: Path, mutant: Mutant | None, *more: str) -> Path:
     """Copy the core and its tests into a folder, with the change in it; return the folder.
 
-    `more` are other folders of tests. The rest of the package is left out, for the core may not need it and its tests need the law's check alone.
+    `more` are other folders of tests. The rest of the package is left out, for the core may not need it and its tests
+    need the law's check alone.
     """
     nothing = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(ROOT / CORE, folder / CORE, ignore=nothing)

@@ -40,7 +40,8 @@ def summary(found: list[Found], seconds: float) -> str:
     broken = sum(one.broken is not None for one in found)
     cut = sum(not one.complete and one.broken is None for one in found)
     rate = states / max(seconds, 1e-9)
+    cpu_seconds = sum(one.cpu_seconds for one in found)
     return (
-        f"{states:,} states, {transitions:,} transitions, {seconds:.1f} s, {rate:,.0f} states/s, depth {depth}, "
+        f"{states:,} states, {transitions:,} transitions, {seconds:.1f} s ({cpu_seconds:.1f} s of CPU), {rate:,.0f} states/s, depth {depth}, "
         f"{len(found)} plans ({cut} cut short), {broken} violations"
     )

@@ -28,6 +28,7 @@ class Found:
     transitions: int
     depth: int
     seconds: float
+    cpu_seconds: float
     complete: bool
     ends: int
     broken: str | None = None
@@ -59,7 +60,7 @@ class Search:
 
     def run(self) -> Found:
         """Search to the end, or until `states_max`; stop at the first broken rule."""
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), time.process_time()
         collects = gc.isenabled()
         gc.disable()
         try:
@@ -71,9 +72,10 @@ class Search:
         finally:
             if collects:
                 gc.enable()
-        seconds = time.monotonic() - began
+        seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
         ends = sum(1 for world in self.worlds if world.saga.is_final)
-        return Found(self.name, len(self.worlds), self.transitions, self.depth, seconds, complete, ends, broken, way)
+        size = (len(self.worlds), self.transitions, self.depth)
+        return Found(self.name, *size, seconds, cpu_seconds, complete, ends, broken, way)
 
     def _forward(self) -> tuple[str | None, int | None, bool]:
         worlds, known, came = self.worlds, self._at, self._came
