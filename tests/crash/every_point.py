@@ -14,12 +14,21 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields, replace
 from time import monotonic, process_time
 from typing import Literal
 
-from tests.crash.points import REST_SECONDS, WHOLE, Faults, Parts, Ran, run
+from tests.crash.points import (
+    REST_SECONDS,
+    REST_WITH_BROKER_SECONDS,
+    SETTLE_SECONDS,
+    WHOLE,
+    Faults,
+    Parts,
+    Ran,
+    run,
+)
 from tests.shapes.catalogue import SHAPES
 from tests.shapes.choreographed import DANCES, Dance
 from tests.shapes.shape import Shape
@@ -28,6 +37,7 @@ ALL: dict[str, Shape | Dance] = {**SHAPES, **DANCES}
 STEPS_OF_PAIRS = 4
 SHOWN = 3
 TIMELINE = 60
+NO_LIMIT_SECONDS = 3600.0
 
 Pairs = Literal["none", "short", "all"]
 
@@ -96,7 +106,7 @@ class Explorer:
     def __init__(self, job: Job) -> None:
         self.job, self.shape = job, ALL[job.shape]
         self.tally = Tally(shapes=1)
-        self._whole_seconds = 0.0
+        self._whole: float | None = None
         # Where other processes live on, what they hold is told by their past alone: no two runs can be compared.
         self._is_alone = isinstance(self.shape, Shape) and self.shape.serving is None
         self._seen: set[bytes] = set()
@@ -105,7 +115,7 @@ class Explorer:
         """Run everything; stop early if so much is wrong that no more would be learnt."""
         began = process_time()
         first = self._run(Faults(self.job.role), records=True)
-        self._whole_seconds = first.seconds
+        self._whole = first.seconds
         self.tally.points = len(first.states)
         for at, times in self._distinct(first.states):
             self.tally.singles += times
@@ -144,21 +154,26 @@ class Explorer:
                 yield at, times[state]
 
     def _run(self, faults: Faults, *, records: bool = False) -> Ran:
-        limit = run_limit(self._whole_seconds, faults) if self._whole_seconds else 3600.0
+        limit = NO_LIMIT_SECONDS if self._whole is None else self._limit(self._whole, faults)
         ran = run(self.shape, faults, self.job.parts, limit_seconds=limit, records=records)
         self.tally.runs += 1
         self.tally.distinct += 1
-        self.tally.slowest_rest = max(self.tally.slowest_rest, ran.seconds - self._whole_seconds)
+        if self._whole is not None:
+            self.tally.slowest_rest = max(self.tally.slowest_rest, ran.seconds - self._whole)
         if ran.violations:
             self.tally.violations += 1
             if len(self.tally.told) < SHOWN:
                 self.tally.told.append(told(self.job, faults, ran))
         return ran
 
+    def _limit(self, whole: float, faults: Faults) -> float:
+        """Return the virtual seconds within which all must be at rest: for each fault what it may keep others waiting.
 
-def run_limit(whole_seconds: float, faults: Faults) -> float:
-    """Return the virtual seconds within which everything must be at rest."""
-    return 2 * whole_seconds + REST_SECONDS * (1 + len(faults.deaths) + (faults.unheard or faults.unsent > 0))
+        A wait that was not yet written down when the process died begins anew, hence twice the whole.
+        """
+        rest = REST_SECONDS if self._is_alone else REST_WITH_BROKER_SECONDS
+        times = len(faults.deaths) + bool(faults.unheard or faults.unsent)
+        return 2 * whole + rest * times + (0.0 if self._is_alone else SETTLE_SECONDS)
 
 
 def told(job: Job, faults: Faults, ran: Ran) -> str:
@@ -182,14 +197,11 @@ def explore(job: Job) -> Tally:
 def proof(names: Sequence[str], pairs: Pairs, processes: int) -> Tally:
     """Do all jobs."""
     total = Tally(shapes=len(names))
-    jobs = jobs_of(names, pairs)
-    if processes == 1:
-        for job in jobs:
-            total.add(explore(job))
-        return total
     with ProcessPoolExecutor(processes) as pool:
-        for tally in pool.map(explore, jobs):
+        for done in as_completed([pool.submit(explore, job) for job in jobs_of(names, pairs)]):
+            tally = done.result()
             total.add(tally)
+            print(*tally.told, sep="\n", end="\n" * bool(tally.told), file=sys.stderr, flush=True)
     return total
 
 
@@ -222,8 +234,6 @@ def main() -> int:
     figures = {name: value for name, value in asdict(tally).items() if name != "told"}
     figures |= {"slowest_rest": round(tally.slowest_rest, 1), "cpu_seconds": round(tally.cpu_seconds, 1)}
     figures["seconds"] = round(monotonic() - began, 1)
-    for one in tally.told:
-        print(one, file=sys.stderr)
     print(json.dumps(figures) if given.json else "every_point: " + ", ".join(f"{n} {v}" for n, v in figures.items()))
     return 1 if tally.violations else 0
 
