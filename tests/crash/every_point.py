@@ -197,12 +197,20 @@ def explore(job: Job) -> Tally:
 def proof(names: Sequence[str], pairs: Pairs, processes: int) -> Tally:
     """Do all jobs."""
     total = Tally(shapes=len(names))
-    with ProcessPoolExecutor(processes) as pool:
-        for done in as_completed([pool.submit(explore, job) for job in jobs_of(names, pairs)]):
-            tally = done.result()
-            total.add(tally)
-            print(*tally.told, sep="\n", end="\n" * bool(tally.told), file=sys.stderr, flush=True)
+    for tally in _tallies(jobs_of(names, pairs), processes):
+        total.add(tally)
+        print(*tally.told, sep="\n", end="\n" * bool(tally.told), file=sys.stderr, flush=True)
     return total
+
+
+def _tallies(jobs: Sequence[Job], processes: int) -> Iterator[Tally]:
+    """Yield what each job came to, as soon as it is done."""
+    if processes == 1:
+        yield from map(explore, jobs)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        for done in as_completed([pool.submit(explore, job) for job in jobs]):
+            yield done.result()
 
 
 def _once(name: str, faults: Faults) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 from atone import Orchestrator
 from atone._connections.face import finish
 from atone.broker import Message, Published
-from atone.brokers.memory import SERVERS, MemoryBroker
+from atone.brokers.memory import SERVERS, MemoryBroker, server_of
 from atone.errors import AtoneError, BrokerUnavailable, StoreUnavailable
 from atone.orchestrator import Limits
 from atone.store import Claimed, Delivered, Delivery, Lease, Loaded, Query, Store, StoredPlan, Summary, Turn, TurnResult
@@ -196,7 +196,9 @@ class Run:
         self._others: list[Process] = []
         self.surface = Surface(self.store, self.stage, self.sim.clock.monotonic, self._elsewhere)
         self.calls = Calls(faults, self.surface)
-        self.url = f"memory://every-point-{id(self)}"
+        self._server_name = f"every-point-{id(self)}"
+        if isinstance(shape, Dance) or shape.serving is not None:
+            self.surface.server = server_of(self._server_name)
         self._deploys = 0
         self._deaths = list(faults.deaths)
 
@@ -213,7 +215,7 @@ class Run:
             self.ran.violations += self._judged()
         finally:
             sys.unraisablehook = hook
-            SERVERS.pop(self.url.removeprefix("memory://"), None)
+            SERVERS.pop(self._server_name, None)
             databases = self.stage.databases
             assert isinstance(databases, MemoryDatabases)
             databases.close()
@@ -227,7 +229,7 @@ class Run:
 
     def _left_over(self) -> list[Violation]:
         """Return what nobody will ever hear: messages that are parked, or still wait."""
-        server = SERVERS.get(self.url.removeprefix("memory://"))
+        server = self.surface.server
         groups = {} if server is None else server.groups
         silent = self.shape.silent if isinstance(self.shape, Dance) else ()
         return [
@@ -260,7 +262,7 @@ class Run:
         else:
             await keeping[main]
         self.ran.seconds = self.sim.clock.monotonic() - began
-        if self.url.removeprefix("memory://") in SERVERS:
+        if self.surface.server is not None:
             # What is said twice must be heard twice, and change nothing: also by who comes when all is over.
             if isinstance(self.shape, Shape):
                 self._others.append(self.sim.process("last", self._hear_out))
@@ -315,7 +317,6 @@ class Run:
         ran, surface, trace = self.ran, self.surface, self.sim.trace
         ran.states, ran.names = [], []
         mine = f"{process.name}: "
-        surface.server = SERVERS.get(self.url.removeprefix("memory://"))
         comes, records = process.comes_to_point, self._records and not self._deaths
         if self._deaths:
             process.crash_at(self._deaths.pop(0))
@@ -361,7 +362,7 @@ class Run:
             await asyncio.Event().wait()
 
     def _broker(self) -> PointedBroker:
-        return PointedBroker(self.url, self.calls, self.sim.clock.time)
+        return PointedBroker(f"memory://{self._server_name}", self.calls, self.sim.clock.time)
 
 
 def run(
