@@ -42,6 +42,7 @@ def summary(found: list[Found], seconds: float) -> str:
     rate = states / max(seconds, 1e-9)
     cpu_seconds = sum(one.cpu_seconds for one in found)
     return (
-        f"{states:,} states, {transitions:,} transitions, {seconds:.1f} s ({cpu_seconds:.1f} s of CPU), {rate:,.0f} states/s, depth {depth}, "
+        f"{states:,} states, {transitions:,} transitions, {seconds:.1f} s ({cpu_seconds:.1f} s of CPU), "
+        f"{rate:,.0f} states/s, depth {depth}, "
         f"{len(found)} plans ({cut} cut short), {broken} violations"
     )
