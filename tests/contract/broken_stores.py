@@ -705,9 +705,9 @@ class RefusedMessagesBlockTheirKey(BrokenOutbox):
 class WhatIsPostedAgainStaysAside(BrokenOutbox):
     class kind(MemoryOutbox):
         def post_again(self, message_id: str, now: float) -> bool:
-            aside = self.set_aside
+            aside = self.aside
             found = super().post_again(message_id, now)
-            self.set_aside = aside
+            self.aside = aside
             return found
 
 
@@ -730,7 +730,7 @@ class DropsDropAll(BrokenOutbox):
     class kind(MemoryOutbox):
         def drop(self, message_id: str) -> bool:
             found = super().drop(message_id)
-            self.set_aside = [] if found else self.set_aside
+            self.aside = {} if found else self.aside
             return found
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from atone.broker import Message
 from atone.errors import WorkerDead
-from atone.store import Hot, StoredPlan, TurnResult
+from atone.store import Hot, Posting, StoredPlan, TurnResult
 from atone.testing._subject import Lab, birth_of, refuses, refuses_at_once, same, turn_of
 from atone.testing.contracts import Subject
 from tests.contract.test_stores import memory_subject, sqlite_subject
@@ -97,5 +98,21 @@ def test_a_claim_that_has_no_room_for_what_is_due_does_not_prolong_the_lease(tel
         same(claimed.taken, (), "taken")
         lab.advance(10)
         await refuses(WorkerDead, lab.commit(worker), "a commit after the lease")
+
+    tell(story)
+
+
+def test_what_was_set_aside_comes_in_the_order_in_which_it_was_written(tell: Callable[[Story], None]) -> None:
+    """Oldest first is the order of the messages; the memory store had gone by when each was set aside."""
+
+    async def story(lab: Lab) -> None:
+        messages = tuple(Message(f"m-{number}", "orders.told", str(number), b"body") for number in range(3))
+        await lab.applied(lab.worker(), birth_of(lab.key())._replace(messages=messages))
+        told = {"published": (), "limit": 10, "lease_seconds": 5.0}
+        first, second, third = [one.ref for one in (await lab.store.relay("one", refused={}, **told)).messages]
+        await lab.store.relay("one", refused={third: "no", second: "no"}, **told)
+        await lab.store.relay("one", refused={first: "no"}, **told)
+        assert isinstance(lab.store, Posting)
+        same([one.message.id for one in await lab.store.set_aside()], ["m-0", "m-1", "m-2"], "what was set aside")
 
     tell(story)

@@ -28,7 +28,7 @@ class MemoryOutbox:
     def __init__(self) -> None:
         self._refs = count(1)
         self._waiting: dict[int, _Waiting] = {}
-        self.set_aside: list[SetAside] = []
+        self.aside: dict[int, SetAside] = {}
 
     def post(self, messages: Sequence[Message], now: float) -> None:
         """Have messages wait, behind all that wait already."""
@@ -40,7 +40,7 @@ class MemoryOutbox:
             self._waiting.pop(ref, None)
         for ref, why in refused.items():
             if (waiting := self._waiting.pop(ref, None)) is not None:
-                self.set_aside.append(SetAside(waiting.message, why, now))
+                self.aside[ref] = SetAside(waiting.message, why, now)
 
     def claim(self, relay: str, limit: int, now: float, until: float) -> Relayed:
         """Hand out what nobody else has in hand."""
@@ -49,22 +49,26 @@ class MemoryOutbox:
             waiting.claimed_by, waiting.claimed_until = relay, until
         return Relayed(tuple(Outgoing(ref, one.message, one.at) for ref, one in claimed), now)
 
+    def set_aside(self) -> list[SetAside]:
+        """Return what was set aside, in the order in which it was written."""
+        return [one for _, one in sorted(self.aside.items())]
+
     def post_again(self, message_id: str, now: float) -> bool:
         """Have a message that was set aside wait once more."""
-        again = [one.message for one in self.set_aside if one.message.id == message_id]
+        again = [one.message for one in self.set_aside() if one.message.id == message_id]
         self.post(again, now)
         return self.drop(message_id)
 
     def drop(self, message_id: str) -> bool:
         """Forget a message that was set aside."""
-        before = len(self.set_aside)
-        self.set_aside = [one for one in self.set_aside if one.message.id != message_id]
-        return len(self.set_aside) < before
+        before = len(self.aside)
+        self.aside = {ref: one for ref, one in self.aside.items() if one.message.id != message_id}
+        return len(self.aside) < before
 
     def outstanding(self, now: float) -> Outstanding:
         """Count."""
         oldest_at = min((waiting.at for waiting in self._waiting.values()), default=None)
-        return Outstanding(len(self._waiting), oldest_at, len(self.set_aside), now)
+        return Outstanding(len(self._waiting), oldest_at, len(self.aside), now)
 
     def _claimable(self, relay: str, now: float) -> Iterator[tuple[int, _Waiting]]:
         """Yield what waits, oldest first; behind what is claimed its whole key waits."""

@@ -210,7 +210,7 @@ class MemoryStore:
     async def set_aside(self, *, limit: int = 100) -> Sequence[SetAside]:
         """Return what was set aside, oldest first."""
         with self._lock:
-            return self._outbox.set_aside[:limit]
+            return self._outbox.set_aside()[:limit]
 
     async def post_again(self, message_id: str) -> bool:
         """Have a message that was set aside wait once more; see `atone.store.Posting`."""
