@@ -16,8 +16,13 @@ from atone.stores._postgres_errors import is_conflict
 from atone.stores._postgres_line import Session
 from atone.stores._postgres_place import Place
 
+# Whoever sends an event again may come between the birth of its saga and the look for what came early: then its first
+# copy is still kept.
 _FIND = """
-SELECT s.key, s.status, EXISTS (SELECT FROM atone.requests AS r WHERE r.saga = s.key AND r.id = $4) AS is_old
+SELECT s.key, s.status, EXISTS (SELECT FROM atone.requests AS r WHERE r.saga = s.key AND r.id = $4) AS is_old,
+       EXISTS (SELECT FROM atone.early_events AS e
+                WHERE e.tenant = s.tenant AND e.name = s.name AND e.saga_id = s.saga_id AND e.request_id = $4
+                  AND e.expires_at > s.created_at) AS is_kept
   FROM atone.sagas AS s WHERE s.tenant = $1 AND s.name = $2 AND s.saga_id = $3
 """
 
@@ -61,6 +66,9 @@ async def _deliver(session: Session, place: Place, delivery: Delivery, found: An
         return Delivered.DUPLICATE
     if found["status"] in FINAL_STATUSES:
         return Delivered.FINAL
+    if found["is_kept"]:
+        await take_early_events(session, place, [found["key"]])
+        return None  # look again: now it is there
     try:
         values = (found["key"], delivery.request_id, delivery.commit_id, delivery.entries)
         return Delivered.APPENDED if await session.value(place.sql(_APPEND), *values) else None
