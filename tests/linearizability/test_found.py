@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from atone.store import Delivered
+from atone.stores import _postgres_requests
 from atone.testing._subject import Lab, birth_of, request_for
 from tests.servers.postgres import Bench
 
@@ -46,5 +50,39 @@ def test_an_event_that_is_kept_for_a_saga_that_is_over_holds_up_nobody(postgres_
             place.sql(_PASSED_BY)
             again = request_for("one", request_id="event-1", keep_seconds=60.0)
             assert await subject.store.deliver(again) is Delivered.FINAL
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("has_another", [True, False])
+def test_an_event_that_passes_its_sagas_birth_is_kept_only_once(
+    has_another: bool, postgres_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two were KEPT under one id: the birth had taken the first along, which left room for the second.
+
+    It saw no saga; then the saga was born, with a copy of it or without one; then it was kept.
+    """
+    place, keep = postgres_bench.shared_place(), _postgres_requests.keep_early
+    event = request_for("one", request_id="event-1", keep_seconds=60.0)
+
+    async def main() -> None:
+        subject = place.subject()
+        async with subject.store:
+            lab = Lab(subject)
+
+            async def kept_late(*given: Any) -> bool:
+                monkeypatch.setattr(_postgres_requests, "keep_early", keep)
+                if has_another:
+                    another = event._replace(commit_id=b"another")
+                    assert await subject.store.deliver(another) is Delivered.KEPT
+                await lab.born(lab.poster, b"a key", saga_id="one")
+                return await keep(*given)
+
+            monkeypatch.setattr(_postgres_requests, "keep_early", kept_late)
+            wanted = Delivered.DUPLICATE if has_another else Delivered.KEPT
+            assert await subject.store.deliver(event) is wanted
+            _, only = await lab.rows(b"a key")
+            assert only.commit_id == (b"another" if has_another else event.commit_id)
+            assert place.sql("SELECT count(*) FROM early_events") == [(0,)]
 
     asyncio.run(main())

@@ -26,6 +26,8 @@ SELECT s.key, s.status, EXISTS (SELECT FROM atone.requests AS r WHERE r.saga = s
   FROM atone.sagas AS s WHERE s.tenant = $1 AND s.name = $2 AND s.saga_id = $3
 """
 
+_IS_MINE = "SELECT EXISTS (SELECT FROM atone.journal WHERE saga = $1 AND commit_id = $2)"
+
 # Whether the saga is over is read with the version: a turn that ends it now has the version that this one wants.
 # The journal first, as in a commit: who holds a saga's row and waits for its journal would stand in each other's way.
 _APPEND = """
@@ -84,6 +86,10 @@ async def _keep(session: Session, place: Place, delivery: Delivery) -> Delivered
     if not await keep_early(session, place, delivery):
         return Delivered.DUPLICATE
     born = await session.row(place.sql(_FIND), *delivery[:4])
-    if born is not None:  # its saga was born meanwhile, and may not have seen it
-        await take_early_events(session, place, [born["key"]])
-    return Delivered.KEPT
+    if born is None:
+        return Delivered.KEPT
+    # Its saga was born meanwhile, and may not have seen it; or has taken along another copy, which made room for this.
+    await take_early_events(session, place, [born["key"]])
+    found = await session.row(place.sql(_FIND), *delivery[:4])
+    is_another = found["is_old"] and not await session.value(place.sql(_IS_MINE), born["key"], delivery.commit_id)
+    return Delivered.DUPLICATE if is_another else Delivered.KEPT
