@@ -181,7 +181,7 @@ async def two_stores_on_one_broker(at: Stage) -> None:
     """)
     other = MemoryStore(allow_volatile=True, clock=at.sim.clock.time)
     async with hotel(at, "shared") as desk, other:
-        travels(at, MemoryBroker(desk.address), store=Shared(other), name="of the other")
+        theirs = travels(at, MemoryBroker(desk.address), store=Shared(other), name="of the other")
         await asyncio.sleep(2)
         ours = travels(at, MemoryBroker(desk.address), name="ours")
         await at.start(saga=BookTrip(at.world))
@@ -191,6 +191,7 @@ async def two_stores_on_one_broker(at: Stage) -> None:
         while not (parked := await desk.broker.parked(REPLIES)):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(1)
         ours.thaw()
+        theirs.kill()  # it is told to listen elsewhere
         at.journal("The saga waits for a reply that somebody else has got. In the dead-letter place of the replies:")
         at.quote("\n".join(f"{one.message.topic}: {one.reason}" for one in parked))
         await at.atone("show order-1")
