@@ -18,6 +18,8 @@ from benchmarks.runs import RunFailed, run
 from tests.servers.processes import below, child_process, command_line, is_running, left
 
 ROOT = Path(__file__).parents[2]
+# A comparison starts a database server first, which takes its time on a busy machine.
+PATIENCE_SECONDS = 200.0
 # A server that starts another process, and neither listens when it is asked to stop.
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -38,9 +40,9 @@ with guarded([sys.executable, folder.with_name("server.py"), folder / "child"], 
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert time.monotonic() < until, "it did not come to be in half a minute"
+        assert time.monotonic() < until, "it did not come to be"
         time.sleep(0.02)
 
 
@@ -57,7 +59,7 @@ def test_a_server_and_its_children_go_with_the_benchmark(tmp_path: Path, how: si
         child = int((folder / "child").read_text(encoding="utf-8"))
         assert is_running(child)
         benchmark.send_signal(how)
-        benchmark.wait(30)
+        benchmark.wait(PATIENCE_SECONDS)
         _until(lambda: not is_running(child) and not folder.exists())
 
 
@@ -72,7 +74,7 @@ def test_a_comparison_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None
         _until(lambda: any("benchmarks.side" in command_line(number) for number in below(comparison.pid)))
         family = below(comparison.pid)
         comparison.send_signal(signal.SIGINT)
-        comparison.wait(30)
+        comparison.wait(PATIENCE_SECONDS)
         _until(lambda: left(family) == [])
         _until(lambda: list(tmp_path.glob("atone-*")) == [])
 
