@@ -66,7 +66,8 @@ class Heartbeat:
         if self._stopped:
             return
         self._ticked = self._clock.monotonic()
-        self._tick_handle = self._loop.call_later(min(1.0, self._stall_seconds / 4), self._tick)
+        pause = min(max(1.0, self._lease_seconds / 10), self._stall_seconds / 4)
+        self._tick_handle = self._loop.call_later(pause, self._tick)
 
     def _beat(self) -> float | None:
         """Renew once; return when to do it again."""

@@ -12,7 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar
 
+from atone.broker import Broker
+from atone.choreography import Choreography
 from atone.definition import Saga
+from atone.errors import DefinitionError
 from atone.testing._verify.campaign import Campaign, Part
 from atone.testing._verify.case import Case
 from atone.testing._verify.report import Finding, Report, Row, SagaBroken, Uncovered
@@ -45,6 +48,7 @@ def verify(
     participants: Callable[[], P | AbstractAsyncContextManager[P] | AbstractContextManager[P]],
     ledger: Callable[[P], object],
     events: Mapping[str, object] | None = None,
+    serving: Callable[[P, Broker], AbstractAsyncContextManager[object]] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
     findings_max: int = FINDINGS_MAX,
@@ -58,18 +62,24 @@ def verify(
     that was compensated it must return what it returned before; after one that completed, what a run without faults
     left. Or it raises.
 
-    `events` are the payloads of events that the saga waits for, by name. `only` replays one run of a report. More than
-    `runs_max` runs are not made, and none after `findings_max` findings; what is left out stands in the report. With
-    `schedules`, so many more runs have a seeded order of everything, two faults and a kill.
+    `events` are the payloads of events that the saga waits for, by name. `serving` returns who answers its commands on
+    that broker, as `atone.serving.serve` does; it is entered for the length of a run.
+
+    `only` replays one run of a report. More than `runs_max` runs are not made, and none after `findings_max` findings;
+    what is left out stands in the report. With `schedules`, so many more runs have a seeded order of everything, two
+    faults and a kill.
 
     Time is virtual, nothing sleeps, no socket is opened. It can be called where an event loop runs.
 
     Raises:
-        ValueError: The input is refused by the definition, or an argument makes no sense.
+        ValueError: An argument makes no sense: an event that nobody waits for, commands that nobody answers.
+        DefinitionError: It is a choreography: that has no plan to derive faults from.
     """
     parts = (Part.STEPS, Part.COMPENSATIONS, Part.QUESTIONS, Part.EVENTS, Part.REPEATS, Part.CANCELS, Part.CRASHES,
              Part.HOPS, Part.PAIRS)  # fmt: skip
-    return _run("verify", parts, saga, given, participants, ledger, events, only, runs_max, findings_max, schedules)
+    return _run(
+        "verify", parts, saga, given, participants, ledger, events, serving, only, runs_max, findings_max, schedules
+    )
 
 
 def crash_everywhere(
@@ -80,13 +90,24 @@ def crash_everywhere(
     participants: Callable[[], P | AbstractAsyncContextManager[P] | AbstractContextManager[P]],
     ledger: Callable[[P], object],
     events: Mapping[str, object] | None = None,
+    serving: Callable[[P, Broker], AbstractAsyncContextManager[object]] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
     findings_max: int = FINDINGS_MAX,
 ) -> Report:
     """Kill the worker at every point of the saga on its way forward, and on every way back; see `verify`."""
     return _run(
-        "crash_everywhere", (Part.CRASHES,), saga, given, participants, ledger, events, only, runs_max, findings_max
+        "crash_everywhere",
+        (Part.CRASHES,),
+        saga,
+        given,
+        participants,
+        ledger,
+        events,
+        serving,
+        only,
+        runs_max,
+        findings_max,
     )
 
 
@@ -98,13 +119,24 @@ def repeat_every_action(
     participants: Callable[[], P | AbstractAsyncContextManager[P] | AbstractContextManager[P]],
     ledger: Callable[[P], object],
     events: Mapping[str, object] | None = None,
+    serving: Callable[[P, Broker], AbstractAsyncContextManager[object]] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
     findings_max: int = FINDINGS_MAX,
 ) -> Report:
     """Call each action twice, one after the other and both at once, forward and on the way to an undo; see `verify`."""
     return _run(
-        "repeat_every_action", (Part.REPEATS,), saga, given, participants, ledger, events, only, runs_max, findings_max
+        "repeat_every_action",
+        (Part.REPEATS,),
+        saga,
+        given,
+        participants,
+        ledger,
+        events,
+        serving,
+        only,
+        runs_max,
+        findings_max,
     )
 
 
@@ -116,6 +148,7 @@ def repeat_every_compensation(
     participants: Callable[[], P | AbstractAsyncContextManager[P] | AbstractContextManager[P]],
     ledger: Callable[[P], object],
     events: Mapping[str, object] | None = None,
+    serving: Callable[[P, Broker], AbstractAsyncContextManager[object]] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
     findings_max: int = FINDINGS_MAX,
@@ -123,7 +156,17 @@ def repeat_every_compensation(
     """Call each compensation twice, fail it once, fail it until a person looks, and let it land late; see `verify`."""
     parts = (Part.COMPENSATIONS,)
     return _run(
-        "repeat_every_compensation", parts, saga, given, participants, ledger, events, only, runs_max, findings_max
+        "repeat_every_compensation",
+        parts,
+        saga,
+        given,
+        participants,
+        ledger,
+        events,
+        serving,
+        only,
+        runs_max,
+        findings_max,
     )
 
 
@@ -135,13 +178,16 @@ def fail_each_step(
     participants: Callable[[], P | AbstractAsyncContextManager[P] | AbstractContextManager[P]],
     ledger: Callable[[P], object],
     events: Mapping[str, object] | None = None,
+    serving: Callable[[P, Broker], AbstractAsyncContextManager[object]] | None = None,
     only: str | None = None,
     runs_max: int = RUNS_MAX,
     findings_max: int = FINDINGS_MAX,
 ) -> Report:
     """Have each step refused, fail, and time out, before its effect and after it; and each call that it makes."""
     parts = (Part.STEPS, Part.QUESTIONS, Part.EVENTS, Part.HOPS)
-    return _run("fail_each_step", parts, saga, given, participants, ledger, events, only, runs_max, findings_max)
+    return _run(
+        "fail_each_step", parts, saga, given, participants, ledger, events, serving, only, runs_max, findings_max
+    )
 
 
 def _run(
@@ -152,13 +198,21 @@ def _run(
     participants: Callable[[], Any],
     ledger: Callable[[Any], object],
     events: Mapping[str, object] | None,
+    serving: Callable[[Any, Broker], AbstractAsyncContextManager[object]] | None,
     only: str | None,
     runs_max: int,
     findings_max: int,
     schedules: int = 0,
 ) -> Report:
+    if isinstance(saga, Choreography):
+        raise DefinitionError(
+            f"{helper} takes a saga that is orchestrated, and {saga.name} is a choreography: it has no plan to derive "
+            "faults from. Its map is checked when it is imported; run its services in atone.testing.Simulation, on a "
+            "ChaoticBroker, and check their ledger with check_invariants."
+        )
+
     def campaign() -> Report:
-        case = Case.of(saga, given, participants, ledger, dict(events or {}))
+        case = Case.of(saga, given, participants, ledger, dict(events or {}), serving)
         return Campaign(helper, case, parts, runs_max=runs_max, findings_max=findings_max, schedules=schedules).report(
             only
         )

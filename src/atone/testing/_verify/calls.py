@@ -51,6 +51,10 @@ class Running(Protocol):
         """Remember that the step's code calls a participant."""
         ...
 
+    def landed(self, step: str, called: Called, value: Any) -> None:
+        """Remember what came of a call, for a person who is asked whether it landed."""
+        ...
+
     async def point(self, what: str) -> None:
         """Come to a place where the process may die."""
         ...
@@ -67,8 +71,11 @@ class Running(Protocol):
 def tampered(run: Running, bound: BoundSaga) -> None:
     """Put a call with its faults in place of each function of a saga, before anything runs."""
     for name, step in bound.steps.items():
-        if not step.messages:
-            step.code = {one: _around(run, name, _CALLED[one], code) for one, code in step.code.items()}
+        # What builds a command is called as it is: the command itself meets the faults.
+        step.code = {
+            one: code if one.value in step.messages else _around(run, name, _CALLED[one], code)
+            for one, code in step.code.items()
+        }
         when = _around(run, name, "when", step.definition.when)
         step.definition = replace(step.definition, when=when)
 
@@ -163,9 +170,11 @@ class _Call:
     async def _user(self) -> Any:
         before = LINE.set(self)
         try:
-            return await self._plainly()
+            value = await self._plainly()
         finally:
             LINE.reset(before)
+        self.run.landed(self.step, self.called, value)
+        return value
 
     async def _plainly(self) -> Any:
         value = self.code.function(self.saga, *self.arguments)
@@ -188,6 +197,7 @@ class _Call:
             self.run.note(f"{what} is sent twice, by the test")
             await asyncio.shield(self.run.world.do(request))
         value = await asyncio.shield(self.run.world.do(request))
+        self.run.landed(self.step, self.called, value)
         await self.run.point(f"{self.step}: {what} has answered")
         if kind is Kind.REPLY_LOST:
             raise ConnectionError(f"the reply of {what} was lost, by the test")
@@ -201,6 +211,7 @@ class _Call:
         if kind is Kind.TWICE:
             request()
         value = request()
+        self.run.landed(self.step, self.called, value)
         self.run.point_blocking(f"{self.step}: {what} has answered")
         if kind is Kind.REPLY_LOST:
             raise ConnectionError(f"the reply of {what} was lost, by the test")

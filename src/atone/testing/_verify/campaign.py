@@ -94,10 +94,10 @@ class Campaign:
         if Part.CANCELS in self._parts:
             for at in range(1, len(base.points) + 1):
                 self._do(NO_FAULT.cancelled(at), ("(saga)", "cancelled at each point"))
-        if Part.PAIRS in self._parts:
-            self._pairs()
         for seed in range(self._schedules):
             self._do(self._drawn(seed, singles), ("(saga)", "two faults, a kill, another order, by seeds"))
+        if Part.PAIRS in self._parts:
+            self._pairs()
 
     def _singles(self) -> Iterator[Scenario]:
         plan = self._case.plan
@@ -210,7 +210,7 @@ class Campaign:
             for called in ("action", "compensation", "probe"):
                 has = {"action": step.acts, "compensation": step.has_compensation, "probe": step.has_probe}[called]
                 wanted = called != "probe" or Part.QUESTIONS in self._parts
-                if has and wanted and not self._calls[f"{step.name}.{called}"] and step.does is not Does.COMMAND:
+                if has and wanted and not self._calls[f"{step.name}.{called}"]:
                     yield Uncovered(step.name, called, "never called in any run")
 
 

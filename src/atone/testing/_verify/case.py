@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from atone._core.plan import Plan
+from atone.broker import Broker
 from atone.definition import Saga
 from atone.testing.simulate import Simulation
 
@@ -26,6 +27,7 @@ class Case:
     ledger: Callable[[Any], Any]
     plan: Plan
     events: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    serving: Callable[[Any, Broker], AbstractAsyncContextManager[Any]] | None = None
 
     @classmethod
     def of(
@@ -35,11 +37,12 @@ class Case:
         participants: Callable[[], Any],
         ledger: Callable[[Any], Any],
         events: Mapping[str, Any],
+        serving: Callable[[Any, Broker], AbstractAsyncContextManager[Any]] | None,
     ) -> Case:
         """Return the case; the participants are made once to see of which class the saga is.
 
         Raises:
-            ValueError: An event is none that the saga waits for, or one without a time-out of its own is missing.
+            ValueError: An event is none that the saga waits for, or nobody is there to answer its commands.
         """
 
         async def look() -> type[Saga[Any]]:
@@ -51,7 +54,11 @@ class Case:
         unknown = sorted(events.keys() - {step.event_name for step in plan.steps})
         if unknown:
             raise ValueError(f"{plan.name} waits for no event {unknown[0]!r}. Take it out of events=.")
-        return cls(saga, given, participants, ledger, plan, events)
+        if plan.has_commands and serving is None:
+            raise ValueError(
+                f"{plan.name} sends commands, and nobody answers. Give serving=lambda participants, broker: serve(...)."
+            )
+        return cls(saga, given, participants, ledger, plan, events, serving)
 
     def balance(self, participants: Any) -> Any:
         """Return what the ledger says now; what the participants do later does not change it."""

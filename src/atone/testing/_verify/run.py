@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
+from atone._core.plan import Plan
 from atone._core.state import SagaStatus
 from atone._runtime.limits import Limits
+from atone.brokers.memory import SERVERS, MemoryBroker
 from atone.definition import Saga
 from atone.errors import RequestRefused
 from atone.orchestrator import Handle, Orchestrator
@@ -22,6 +26,7 @@ from atone.outcome import NeedsAttention, Outcome
 from atone.stores.memory import MemoryStore
 from atone.testing._verify.calls import tampered
 from atone.testing._verify.case import Case, entered
+from atone.testing._verify.letters import BrokerOfOneLife, pending
 from atone.testing._verify.scenarios import Called, Fault, Kind, Scenario
 from atone.testing._verify.store import StoreOfOneLife
 from atone.testing._verify.timeline import Timeline
@@ -35,8 +40,7 @@ LIVES_MAX = 20
 ROUNDS_MAX = 3
 LOOK_SECONDS = 1.0
 LOOKS_MAX = 120
-# A store that is asked half as often as usual: a saga that waits for hours is run in no time.
-_LIMITS = Limits(poll_seconds=5.0)
+_NUMBERS = count(1)
 
 
 @dataclass
@@ -75,7 +79,9 @@ class Run:
         self._handle: Handle[Any] | None = None
         self._outcome: Outcome | None = None
         self._attended = False
+        self._landed: dict[str, Any] = {}
         self._is_mended = False
+        self._broker: MemoryBroker | None = None
         self.world: World
 
     def go(self) -> Result:
@@ -106,6 +112,16 @@ class Run:
         if called in ("action", "compensation"):
             self._calls.append(CalledBy(SAGA_ID, step, called, attempt))
 
+    def sent(self, step: str, called: Called, attempt: int) -> None:
+        """Remember that a command went out."""
+        self.result.calls[step, called] += 1
+        self.note(f"the command of {step}, {called} {attempt} is published")
+
+    def timeout_seconds(self, step: str, called: Called) -> float:
+        """Return how long the saga waits for the answer to a command."""
+        plan = self.case.plan.steps[self.case.plan.index[step]]
+        return plan.timeout_seconds if called == "action" else plan.compensation_timeout_seconds
+
     def fault(self, step: str, called: Called, number: int, hop: int | None) -> Fault | None:
         """Return what goes wrong with a call: nothing more once a person has looked after the saga."""
         if self._is_mended:
@@ -119,6 +135,11 @@ class Run:
     def saw_hop(self, step: str, called: Called, hop: int) -> None:
         """Remember that the step's code calls a participant."""
         self.result.hops[step, called] = max(hop, self.result.hops.get((step, called), 0))
+
+    def landed(self, step: str, called: Called, value: Any) -> None:
+        """Remember what came of a call, for a person who is asked whether it landed."""
+        if called == "action":
+            self._landed[step] = value
 
     async def point(self, what: str) -> None:
         """Come to a place where the process may die, or a cancel may come."""
@@ -151,6 +172,9 @@ class Run:
         async with AsyncExitStack() as stack:
             participants = await entered(self.case.participants(), stack)
             self.result.untouched = self.case.balance(participants)
+            if self.case.serving is not None:
+                self._broker = await stack.enter_async_context(_broker(self._sim.clock.time))
+                await stack.enter_async_context(self.case.serving(participants, self._broker))
             await self._live(participants)
             await self._judge(participants)
 
@@ -168,14 +192,27 @@ class Run:
 
     async def _work(self, saga: Saga[Any]) -> None:
         store = StoreOfOneLife(self._store, self.point, self._timeline.tell)
-        orchestrator = Orchestrator(store, sagas=[saga], limits=_LIMITS)
+        broker = None if self._broker is None else BrokerOfOneLife(self._broker, self)
+        orchestrator = Orchestrator(store, sagas=[saga], limits=_limits(self.case.plan), broker=broker)
         for bound in orchestrator._catalogue.all:  # pyright: ignore[reportPrivateUsage] - what it calls is ours here
             tampered(self, bound)
         async with orchestrator:
             handle = self._handle = await self._start(orchestrator, saga)
             outcome = await self._attend(orchestrator, handle, await handle.outcome())
-            await self.world.settle()
+            await self._settle()
             self._outcome = await self._attend(orchestrator, handle, outcome)
+
+    async def _settle(self) -> None:
+        """Let all that is under way arrive, and be answered."""
+        await self._quiet()
+        await self.world.settle()
+        await self._quiet()
+
+    async def _quiet(self) -> None:
+        for _ in range(LOOKS_MAX):
+            if self._broker is None or not pending(self._broker.server):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _start(self, orchestrator: Orchestrator, saga: Saga[Any]) -> Handle[Any]:
         early = [one for one in self.scenario.faults if one.kind is Kind.COMES_EARLY]
@@ -211,11 +248,21 @@ class Run:
                 return outcome
             self.note(f"needs attention at {outcome.step}: {outcome.cause}"[:200])
             self._attended = self._is_mended = True
-            self.note("the faults are over; a person tells it to try again")
-            saga = type(handle.bound.saga)
-            await orchestrator.retry(saga, SAGA_ID, reason="mended")
+            self.note("the faults are over; a person looks after it")
+            await self._help(orchestrator, type(handle.bound.saga), outcome.step)
             outcome = await self._moved(handle)
         return outcome
+
+    async def _help(self, orchestrator: Orchestrator, saga: type[Saga[Any]], step: str) -> None:
+        """Have it try again; of a step that may be called once only say what became of it, and say the truth."""
+        at = self.case.plan.index.get(step)
+        if at is None or not self.case.plan.steps[at].at_most_once:
+            await orchestrator.retry(saga, SAGA_ID, reason="mended")
+        elif step in self._landed:
+            result = self._landed[step]
+            await orchestrator.resolve(saga, SAGA_ID, step, landed=True, result=result, reason="it is there")
+        else:
+            await orchestrator.resolve(saga, SAGA_ID, step, landed=False, reason="it is not there")
 
     async def _moved(self, handle: Handle[Any]) -> Outcome:
         for _ in range(LOOKS_MAX):
@@ -239,3 +286,21 @@ class Run:
         broken = check_invariants(histories, [], calls=self._calls, unrecorded=steps)
         result.wrong += [str(one) for one in broken]
         result.wrong += [f"outside of the saga: {one}" for one in self._sim.errors]
+
+
+def _limits(plan: Plan) -> Limits:
+    """Return the limits of a worker whose looks at the store are few, however long its saga waits: days are no time."""
+    longest = max((step.wait_seconds or 0.0 for step in plan.steps), default=0.0)
+    scale = max(1.0, longest / 1000)
+    return Limits(poll_seconds=5 * scale, lease_seconds=10 * scale, loop_stall_seconds=40 * scale)
+
+
+@asynccontextmanager
+async def _broker(clock: Callable[[], float]) -> AsyncGenerator[MemoryBroker, None]:
+    """A broker of this run alone; when it is over nothing of it is kept."""
+    name = f"verify-{next(_NUMBERS)}"
+    try:
+        async with MemoryBroker(f"memory://{name}", clock=clock) as broker:
+            yield broker
+    finally:
+        SERVERS.pop(name, None)

@@ -143,7 +143,12 @@ def _fault_named(part: str) -> Fault:
         raise ValueError(f"{part!r} is no fault. Copy `only=` from a report, as it stands there.") from None
 
 
-# What follows is the matrix.
+# What follows is the matrix. A message that is lost is a time-out: nobody tells the sender.
+
+_FAILURES = {
+    Does.ACTION: (Kind.FAILS, Kind.REPLY_LOST, Kind.TIMES_OUT, Kind.TIMES_OUT_AFTER),
+    Does.COMMAND: (Kind.FAILS, Kind.REPLY_LOST),
+}
 
 
 def of_actions(plan: Plan) -> Iterator[Scenario]:
@@ -156,9 +161,9 @@ def of_actions(plan: Plan) -> Iterator[Scenario]:
 
 def _ways_of_action(step: StepPlan) -> Iterator[tuple[Kind, int]]:
     always = RETRIABLE_FAILURES if step.role is Role.RETRIABLE else 0
-    if step.role is not Role.RETRIABLE:
+    if _can_refuse(step):
         yield Kind.REJECTED, 1
-    for kind in (Kind.FAILS, Kind.REPLY_LOST, Kind.TIMES_OUT, Kind.TIMES_OUT_AFTER):
+    for kind in _FAILURES[step.does]:
         yield kind, 1
         yield kind, always
     yield Kind.LATE, 1
@@ -180,15 +185,19 @@ def _bears_any_delay(step: StepPlan) -> bool:
 
 def of_compensations(plan: Plan) -> Iterator[Scenario]:
     """Each compensation with each way in which a call of it can end, in a saga that has to turn back."""
-    ways = [(kind, 1) for kind in (Kind.FAILS, Kind.REPLY_LOST, Kind.TIMES_OUT, Kind.TIMES_OUT_AFTER)]
-    ways += [(Kind.FAILS, 0), (Kind.REPLY_LOST, 0), (Kind.LATE, 1), (Kind.TWICE, 1), (Kind.TWICE_AT_ONCE, 1)]
     for step in plan.steps:
         if not step.has_compensation:
             continue
         for because in turns_back(plan, step):
-            for kind, times in ways:
-                if kind is not Kind.TWICE_AT_ONCE or step.does is not Does.COMMAND:
-                    yield Scenario((Fault(step.name, "compensation", kind, times),), because)
+            for kind, times in _ways_of_compensation(step):
+                yield Scenario((Fault(step.name, "compensation", kind, times),), because)
+
+
+def _ways_of_compensation(step: StepPlan) -> Iterator[tuple[Kind, int]]:
+    yield from ((kind, 1) for kind in _FAILURES[step.does])
+    yield from ((Kind.FAILS, 0), (Kind.REPLY_LOST, 0), (Kind.LATE, 1), (Kind.TWICE, 1))
+    if step.does is not Does.COMMAND:
+        yield Kind.TWICE_AT_ONCE, 1
 
 
 def of_questions(plan: Plan) -> Iterator[Scenario]:
@@ -223,13 +232,14 @@ def of_hops(plan: Plan, base: Scenario, hops: Mapping[tuple[str, Called], int]) 
 
 def _ways_of_hop(step: StepPlan, called: Called) -> Iterator[tuple[Kind, int]]:
     yield Kind.FAILS, 1
+    if called == "action" and step.at_most_once:
+        return
     yield Kind.REPLY_LOST, 1
     if called == "action":
         always = RETRIABLE_FAILURES if step.role is Role.RETRIABLE else 0
         yield Kind.FAILS, always
         yield Kind.REPLY_LOST, always
-    if called != "action" or not step.at_most_once:
-        yield Kind.TWICE, 1
+    yield Kind.TWICE, 1
 
 
 def turns_back(plan: Plan, step: StepPlan) -> Iterator[tuple[Fault, ...]]:
@@ -255,7 +265,8 @@ def _is_other(because: tuple[Fault, ...], step: StepPlan) -> bool:
 
 
 def _can_refuse(step: StepPlan) -> bool:
-    return step.acts and step.role is not Role.RETRIABLE
+    """Whether a run may refuse it: what a refusal of a type of the user's says, only he could know."""
+    return step.acts and step.role is not Role.RETRIABLE and step.rejects_type is None
 
 
 def backward(plan: Plan) -> list[Scenario]:
@@ -278,6 +289,8 @@ def left_out(plan: Plan) -> Iterator[LeftOut]:
                 f"no barrier=True; more than late_grace ({plan.late_grace_seconds:g} s) after its deadline nothing is "
                 "promised without it",
             )
+        if step.rejects_type is not None and step.does is Does.COMMAND:
+            yield LeftOut(step.name, Kind.REJECTED, "rejects= is of a type of yours, so no refusal is made up")
         if step.acts and step.at_most_once:
             yield LeftOut(step.name, Kind.TWICE, "at_most_once=True: it does not have to bear it")
 
