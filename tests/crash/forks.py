@@ -64,11 +64,17 @@ class Forked:
         Raises:
             Broken: Neither came in time; it is killed.
         """
+        if not self.comes_to(is_so, seconds):
+            self.close()
+            raise Broken(f"process {self.pid} neither went on nor ended; it had told {self.told[-3:]}")
+
+    def comes_to(self, is_so: Callable[[], bool], seconds: float) -> bool:
+        """Hear it for so long; whether something was so, or it has ended."""
         end = monotonic() + seconds
         while not is_so() and self.status is None:
             if not self.hear(end - monotonic()):
-                self.close()
-                raise Broken(f"process {self.pid} neither went on nor ended; it had told {self.told[-3:]}")
+                return False
+        return True
 
     def wait(self, seconds: float = LIFE_SECONDS_MAX) -> list[dict[str, Any]]:
         """Hear it until it ends, and return all that it has told.

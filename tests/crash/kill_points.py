@@ -10,13 +10,18 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, NamedTuple, cast
 
 from atone._runtime import committer
-from atone.store import Store
+from atone.broker import Broker, Message
+from atone.errors import WorkerDead
+from atone.store import Store, TurnResult
 from atone.testing.through import Through
 from tests.crash.forks import Tell
+
+_TRANSACTIONS = ("before a transaction", "before a commit", "after a commit")
 
 
 class Point(NamedTuple):
@@ -34,6 +39,7 @@ class Points:
 
     def __init__(self, tell: Tell, dies_at: Point | None, signal_number: signal.Signals = signal.SIGKILL) -> None:
         self._tell, self._dies_at, self._signal = tell, dies_at, signal_number
+        self.tells_of = ""
         self._seen: Counter[str] = Counter()
         self._looked: dict[str, int] = {}
         self._steps = 0
@@ -51,10 +57,16 @@ class Points:
                 self._steps += 1
             self._seen[what] += 1
             point = Point(what, self._seen[what])
+            if what == self.tells_of:
+                self._tell(came_to=what)
             self.passed.append(point)
             if point == self._dies_at:
                 self._tell(at=point)
                 self._stop()
+
+    def around_effects(self, what: str) -> None:
+        """Come to a point of a participant's; those of its transactions come round with every poll of its relay."""
+        self.hit(what, looks=what.startswith(_TRANSACTIONS))
 
     def _stop(self) -> None:
         # To this very thread: it must not go on while another one is being stopped.
@@ -62,11 +74,16 @@ class Points:
 
 
 class MarkedStore(Through):
-    """The port around `inner`, with a point before and after each call. Polls that find nothing are one point."""
+    """The port around `inner`, with a point before and after each call. Polls that find nothing are one point.
+
+    `fenced` counts the writes that were refused because they came from a worker that is dead, or of a saga that is
+    somebody else's, or had moved on.
+    """
 
     def __init__(self, inner: Store, points: Points) -> None:
         super().__init__(inner)
         self._hit = points.hit
+        self.fenced = 0
 
     def renew(self, worker: str | None, lease_seconds: float, **more: Any) -> Any:
         what = "register" if more.get("register") is not None else "renew" if lease_seconds else "retire"
@@ -85,7 +102,13 @@ class MarkedStore(Through):
         return answer
 
     async def commit(self, *given: Any, **more: Any) -> Any:
-        return await self._around("commit", self.inner.commit(*given, **more))
+        try:
+            results = await self._around("commit", self.inner.commit(*given, **more))
+        except WorkerDead:
+            self.fenced += 1
+            raise
+        self.fenced += sum(one in (TurnResult.NOT_MINE, TurnResult.CONFLICT) for one in results)
+        return results
 
     async def deliver(self, *given: Any, **more: Any) -> Any:
         return await self._around("deliver", self.inner.deliver(*given, **more))
@@ -104,6 +127,41 @@ class MarkedStore(Through):
         claimed = await self.inner.claim(*given, **more)
         self._hit("after claim of something" if claimed.taken else "after claim", looks=not claimed.taken)
         return claimed
+
+
+class MarkedBroker:
+    """The broker around `inner`, with a point before and after each publishing and each end of a delivery."""
+
+    def __init__(self, inner: Broker, points: Points) -> None:
+        self._inner, self._hit = inner, points.hit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def publish(self, messages: Sequence[Message]) -> Any:
+        self._hit("before publish")
+        told = await self._inner.publish(messages)
+        self._hit("after publish")
+        return told
+
+    async def deliveries(self, group: str, *, in_flight: int = 100) -> AsyncIterator[Any]:
+        async with aclosing(cast("Any", self._inner.deliveries(group, in_flight=in_flight))) as all_:
+            async for one in all_:
+                self._hit(f"delivered to {group}")
+                yield _MarkedDelivery(one, self._hit)
+
+
+class _MarkedDelivery:
+    def __init__(self, inner: Any, hit: Callable[[str], None]) -> None:
+        self._inner, self._hit = inner, hit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def ack(self) -> None:
+        self._hit("before ack")
+        await self._inner.ack()
+        self._hit("after ack")
 
 
 def mark_decisions(points: Points) -> None:

@@ -17,11 +17,11 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import psycopg
 
@@ -31,6 +31,7 @@ from tests.crash.forks import Broken, Forked, Tell, hear_all
 from tests.crash.kill_lives import Judge, Life, Place, give_store, make_store
 from tests.crash.kill_points import Point
 from tests.shapes.catalogue import SHAPES
+from tests.shapes.choreographed import DANCES, Dance
 from tests.shapes.shape import Shape
 
 VICTIM_LEASE_SECONDS = 0.25
@@ -38,13 +39,16 @@ HEIR_LEASE_SECONDS = 5.0
 RUN_SECONDS_MAX = 3600
 JUDGED_TOGETHER = 20
 SHOWN = 20
+ALL: Mapping[str, Shape | Dance] = {**SHAPES, **DANCES}
 
 
 @dataclass
 class Result:
-    """What came of the kills of one lane. `missed`: points that the life did not come to this time."""
+    """What came of one lane. `missed`: points that the life did not come to this time."""
 
     kills: int = 0
+    stops: int = 0
+    fenced: int = 0
     missed: int = 0
     runs: int = 0
     attempts_lost: int = 0
@@ -81,7 +85,7 @@ class Lane:
     def __init__(self, folder: Path, url: str | None) -> None:
         self.folder, self._url = folder, url
         self._number = 0
-        self._waiting: list[tuple[Shape, Place, str]] = []
+        self._waiting: list[tuple[Shape | Dance, Place, str]] = []
         self.result = Result()
         folder.mkdir()
         self._template = folder / "empty.db"
@@ -89,7 +93,7 @@ class Lane:
             with Forked(lambda _tell: make_store(self._template)) as made:
                 made.wait()
 
-    def place(self, shape: Shape) -> Place:
+    def place(self, shape: Shape | Dance) -> Place:
         """Make a place for one run."""
         self._number += 1
         place = Place(self.folder / str(self._number), f"{self.folder.name}-{self._number}-{shape.name}", self._url)
@@ -98,7 +102,7 @@ class Lane:
             give_store(self._template, place)
         return place
 
-    def run(self, shape: Shape, *deaths: Death) -> list[list[Point]]:
+    def run(self, shape: Shape | Dance, *deaths: Death) -> list[list[Point]]:
         """Have a process die at each of these points in turn and a last one see all to its end.
 
         Every generation before the last has a life too. Returns the points that each life came to; none of one that
@@ -106,13 +110,18 @@ class Lane:
         """
         place = self.place(shape)
         lives: list[Death | int] = [*deaths, -1]
-        if shape.generations > 1 and not (deaths and deaths[0].generation == 0):
+        if isinstance(shape, Shape) and shape.generations > 1 and not (deaths and deaths[0].generation == 0):
             lives.insert(0, 0)
-        passed = [self._live(place, shape, one) for one in lives]
-        self._waiting.append((shape, place, ", then ".join(map(str, deaths)) or "nowhere"))
+        passed = [self.live(place, shape, one) for one in lives]
+        self.ran(shape, place, ", then ".join(map(str, deaths)) or "nowhere")
         return passed
 
-    def _live(self, place: Place, shape: Shape, how: Death | int) -> list[Point]:
+    def ran(self, shape: Shape | Dance, place: Place, at: str) -> None:
+        """Have a run judged with the next ones."""
+        self._waiting.append((shape, place, at))
+
+    def live(self, place: Place, shape: Shape | Dance, how: Death | int) -> list[Point]:
+        """Have one process live, and return the points that it came to; none if it died."""
         # Who is not to be killed keeps its lease however busy the machine is; a dead one's is to end soon.
         if isinstance(how, Death):
             life = Life(place, shape, VICTIM_LEASE_SECONDS, how.point, how.generation)
@@ -142,7 +151,19 @@ class Lane:
                 shutil.rmtree(place.folder)
 
 
-class Job(NamedTuple):
+class Job(Protocol):
+    """Something to do in a lane."""
+
+    shape: str
+    death: Death
+
+    def do(self, lane: Lane) -> None:
+        """Do it; what came of it is in the lane."""
+        ...
+
+
+@dataclass
+class Kill:
     """A run to kill at its `number`-th point, and another where the one that went on with it dies too."""
 
     shape: str
@@ -151,7 +172,7 @@ class Job(NamedTuple):
 
     def do(self, lane: Lane) -> None:
         """Kill at one point alone, and at a pair of points."""
-        shape = SHAPES[self.shape]
+        shape = ALL[self.shape]
         heir = lane.run(shape, self.death)[-1]
         if heir:
             lane.run(shape, self.death, Death(heir[self.number * 7 % len(heir)]))
@@ -163,9 +184,10 @@ def deaths_of(shapes: Sequence[str], folder: Path, url: str | None) -> Callable[
     def work(tell: Tell) -> None:
         lane = Lane(folder, url)
         for name in shapes:
-            lives = lane.run(SHAPES[name])
-            first = len(lives) > 1
-            tell(shape=name, points=[(point, at - first) for at, life in enumerate(lives) for point in life])
+            lives = lane.run(ALL[name])
+            first = 0 if len(lives) > 1 else -1  # the generation of the first life
+            points = [(point, -1 if at else first) for at, life in enumerate(lives) for point in life]
+            tell(shape=name, points=points)
         lane.judge()
         tell(wrong=lane.result.wrong)
 
@@ -248,28 +270,36 @@ def prepare(server: PostgresServer, name: str) -> None:
     asyncio.run(migrate(server.url(name)))
 
 
-def run(options: argparse.Namespace, folder: Path, server: PostgresServer | None = None) -> Result:
-    """Kill at the chosen points on one store."""
-    shapes = [name for name, shape in SHAPES.items() if options.shape in (None, name) and not shape.is_long]
+MakeJob: TypeAlias = Callable[[str, int, Death], Job]
+
+
+def run(options: argparse.Namespace, make: MakeJob, folder: Path, server: PostgresServer | None = None) -> Result:
+    """Do what is to be done at the chosen points, on one store."""
+    shapes = [name for name, shape in SHAPES.items() if not shape.is_long]
+    if server is None:  # choreographies have no store: their services' databases are files here
+        shapes += DANCES
+    shapes = [name for name in shapes if options.shape in (None, name)]
     one = Run(folder, options.processes, server)
     deaths, wrong = one.all_deaths(shapes)
     jobs = [
-        Job(name, number, death)
+        make(name, number, death)
         for at, name in enumerate(shapes)
         for number, death in enumerate(deaths[name])
-        if (number + at) % options.every == 0
+        if (number + at) % options.every == 0 and options.at in death.point.what
     ]
     result = one.kill(jobs)
     result.wrong += wrong
     return result
 
 
-def _line(options: argparse.Namespace, result: Result, seconds: float) -> str:
+def _line(name: str, options: argparse.Namespace, result: Result, seconds: float) -> str:
     figures = {
-        "test": "kills",
+        "test": name,
         "store": options.store,
         "every": options.every,
         "kills": result.kills,
+        "stops": result.stops,
+        "stale_writes_refused": result.fenced,
         "points": len(result.points),
         "runs": result.runs,
         "wrong": len(result.wrong),
@@ -282,41 +312,48 @@ def _line(options: argparse.Namespace, result: Result, seconds: float) -> str:
         "cpu_seconds": round(sum(os.times()[:4]), 1),
         "python": platform.python_version(),
     }
-    return json.dumps(figures) if options.json else ", ".join(f"{name} {value}" for name, value in figures.items())
+    return json.dumps(figures) if options.json else ", ".join(f"{key} {value}" for key, value in figures.items())
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Kill real processes at each of their crash points.")
+def arguments(about: str) -> argparse.ArgumentParser:
+    """Return a parser with what kills and stops have in common."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--store", choices=["sqlite", "postgres", "both"], default="sqlite")
-    parser.add_argument("--shape", choices=list(SHAPES), help="only this one")
-    parser.add_argument("--every", type=int, default=1, help="kill at each N-th point only, another one in each shape")
+    parser.add_argument("--shape", choices=list(ALL), help="only this one")
+    parser.add_argument("--at", default="", help="only points with this in their names")
+    parser.add_argument("--every", type=int, default=1, help="take each N-th point only, another one in each shape")
     parser.add_argument(
         "--processes", type=int, default=4 * (os.cpu_count() or 1), help="sagas at once; they mostly wait for leases"
     )
     parser.add_argument("--keep", action="store_true", help="keep the files; they are kept anyway if anything is wrong")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> int:
-    """Do what the command line says."""
-    options = _options()
-    folder = Path(tempfile.mkdtemp(prefix="atone-kills-"))
+def command(name: str, options: argparse.Namespace, make: MakeJob, bites: str) -> int:
+    """Do a run, print what came of it, and return the exit status; `bites` names the figure that is above 0."""
+    folder = Path(tempfile.mkdtemp(prefix=f"atone-{name}-"))
     begun, total = monotonic(), Result()
     gc.freeze()  # what is here already need not be copied by each process that looks for garbage
     if options.store in ("sqlite", "both"):
-        total.add(vars(run(options, folder / "sqlite")))
+        total.add(vars(run(options, make, folder / "sqlite")))
     if options.store in ("postgres", "both"):
         with postgres_server(settings={"fsync": "off", "max_connections": "200"}) as server:
-            total.add(vars(run(options, folder / "postgres", server)))
-    if not total.attempts_lost:
-        total.wrong.append("no attempt was lost in a crash: the run has shown nothing")
+            total.add(vars(run(options, make, folder / "postgres", server)))
+    if not getattr(total, bites) and options.shape is None:
+        total.wrong.append(f"{bites} is 0: the run has shown nothing")
     for case in total.wrong[:SHOWN]:
         print(case, file=sys.stderr)
     if not total.wrong and not options.keep:
         shutil.rmtree(folder)
-    print(_line(options, total, monotonic() - begun))
+    print(_line(name, options, total, monotonic() - begun))
     return 1 if total.wrong else 0
+
+
+def main() -> int:
+    """Do what the command line says."""
+    options = arguments("Kill real processes at each of their crash points.").parse_args()
+    return command("kills", options, Kill, "attempts_lost")
 
 
 if __name__ == "__main__":

@@ -8,20 +8,37 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> dict[str, Any]:
-    """Do a short run and return its figures."""
-    command = [sys.executable, "-m", "tests.crash.kills", "--json", "--processes", "4", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+def run(*arguments: str, test: str = "kills") -> dict[str, Any]:
+    """Do a run and return its figures."""
+    command = [sys.executable, "-m", f"tests.crash.{test}", "--json", "--processes", "6", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.stdout, done.stderr
-    return {"status": done.returncode, **json.loads(done.stdout)}
+    return {"status": done.returncode, "complaints": done.stderr, **json.loads(done.stdout)}
 
 
-def test_a_saga_ends_true_wherever_its_process_is_killed() -> None:
-    """Some points of one saga; the whole list is a command of its own."""
-    figures = run("--shape", "refused", "--every", "12")
-    assert figures["status"] == figures["wrong"] == 0
+@pytest.mark.parametrize(("store", "every"), [("sqlite", "25"), ("postgres", "60")])
+def test_every_shape_ends_true_wherever_its_process_is_killed(store: str, every: str) -> None:
+    """Each n-th point of every shape, others in each; all of them is a command of its own."""
+    figures = run("--store", store, "--every", every)
+    assert (figures["complaints"], figures["status"], figures["wrong"]) == ("", 0, 0)
     assert figures["attempts_lost"] > 0
-    assert figures["ends"] == {"compensated": figures["runs"]}
+    assert figures["kills"] > 20
+
+
+def test_what_a_stopped_process_writes_when_it_wakes_is_refused() -> None:
+    """Stopped past its lease at each n-th point of every shape."""
+    figures = run("--every", "60", test="zombies")
+    assert (figures["complaints"], figures["status"], figures["wrong"]) == ("", 0, 0)
+    assert figures["stale_writes_refused"] > 0
+
+
+def test_a_store_that_takes_stale_writes_is_found_out() -> None:
+    """The same, with a store whose fences are down."""
+    figures = run("--shape", "refused", "--at", "before commit", "--unfenced", test="zombies")
+    assert figures["status"] == 1
+    assert figures["wrong"] > 0
