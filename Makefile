@@ -46,6 +46,7 @@ test: $(VENV)/.ready
 prove: $(VENV)/.ready
 	$(BIN)/python -m tests.model
 	$(BIN)/python -m tests.simulation --schedules 20000
+	$(BIN)/python -m tests.crash.every_point
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
