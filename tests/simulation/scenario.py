@@ -98,7 +98,7 @@ def drawn(seed: int) -> Scenario:
     starters = frozenset({nodes - 1} if nodes > 1 and chance.random() < 0.2 else ())
     plays = tuple(_play(chance, number, nodes) for number in range(chance.choice((1, 1, 2, 3))))
     servings, told = (), False
-    if chance.random() < 0.06:
+    if chance.random() < 0.05:
         servings, told = _servings(chance), chance.random() < 0.5
         served = next((one.shape for one in servings if one.shape), None)
         if served is not None:

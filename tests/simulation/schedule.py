@@ -34,7 +34,7 @@ from tests.shapes.shape import Shape, Stage, patiently
 from tests.simulation.disturbed import Disturbed
 from tests.simulation.scenario import LEASE_SECONDS, Blow, Play, Scenario, Serving, Strike, drawn, shape_named
 
-QUICK = Limits(poll_seconds=0.5, lease_seconds=LEASE_SECONDS, grace_seconds=2.0, keep_seconds=1.0)
+QUICK = Limits(poll_seconds=1.0, lease_seconds=LEASE_SECONDS, grace_seconds=2.0, keep_seconds=1.0)
 TROUBLE_SECONDS = 60.0
 REST_SECONDS = 1800.0
 DAYS_SECONDS = 31 * 86_400.0
