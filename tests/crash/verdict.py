@@ -7,7 +7,6 @@ anything: an end is true if the participant's effects say so. Must not repair. U
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,14 +20,15 @@ from atone._core.state import SagaState, SagaStatus
 from atone._runtime.reader import fold_rows
 from atone._runtime.wire import decode_entries
 from atone.errors import CorruptJournal
-from atone.store import FINAL_STATUSES, Loaded, Query, Row, Store
+from atone.store import FINAL_STATUSES, Loaded, Query, Row, Store, Summary
 from atone.stores.sqlite import SqliteStore
+from atone.testing.invariants import Effect as Shown
+from atone.testing.invariants import Rule, check_invariants
 from tests.crash.child import Files
 from tests.crash.definitions import SHAPES, Script
 from tests.crash.participant import Call, Effect, Participant
 
 PAGE = 500
-NEVER = sys.maxsize
 PLANS = {shape.plan().name: shape.plan() for shape in SHAPES}
 
 
@@ -174,7 +174,7 @@ class _Case:
     """One saga before the judge."""
 
     def __init__(self, saga: Saga, effects: Sequence[Effect], calls: Sequence[Call], verdict: Verdict) -> None:
-        self.saga, self.calls, self.verdict = saga, calls, verdict
+        self.saga, self.effects, self.calls, self.verdict = saga, effects, calls, verdict
         self.plan: Plan = PLANS[saga.name]
         self.done = {effect.step: effect.id for effect in effects if effect.operation == "action"}
         self.undone = {effect.step: effect.id for effect in effects if effect.operation == "compensation"}
@@ -186,9 +186,10 @@ class _Case:
         except CorruptJournal as broken:
             yield f"its journal can't be folded: {broken}"
             return
-        yield from self._journal(state)
+        for wrong in check_invariants([self._loaded()], self._ledger(), at_rest=False):
+            if wrong.rule in (Rule.JOURNAL, Rule.ORDER):
+                yield wrong.what.removesuffix(".")
         yield from self._calls(entries)
-        yield from self._order()
         if self.saga.status in FINAL_STATUSES:
             yield from self._end(msgspec.json.decode(state.input, type=Script))
 
@@ -197,14 +198,12 @@ class _Case:
         self.verdict.attempts_lost += sum(isinstance(entry, AttemptLost) for entry in entries)
         return entries, fold_rows(self.plan, self.saga.rows)
 
-    def _journal(self, state: SagaState) -> Iterator[str]:
-        versions = [row.version for row in self.saga.rows]
-        if versions != list(range(1, len(versions) + 1)):
-            yield f"its journal has gaps: {versions}"
-        if len({row.commit_id for row in self.saga.rows}) < len(self.saga.rows):
-            yield "two journal rows have one commit id"
-        if state.status.value != self.saga.status:
-            yield f"its journal says {state.status.value}, its row says {self.saga.status}"
+    def _loaded(self) -> Loaded:
+        known = (b"", "default", self.saga.name, self.saga.saga_id, self.plan.version, "", self.saga.status)
+        return Loaded(Summary(*known, None, None, 0.0), self.saga.rows, self.plan.to_json())
+
+    def _ledger(self) -> list[Shown]:
+        return [Shown(one.saga, one.step, one.operation) for one in sorted(self.effects)]
 
     def _calls(self, entries: Sequence[Entry]) -> Iterator[str]:
         """Yield calls without a durable intent of their own: an intent is for one call."""
@@ -217,23 +216,6 @@ class _Case:
                 yield f"{call} was called without an intent"
             if times > 1:
                 yield f"{call} was called {times} times for one intent"
-
-    def _order(self) -> Iterator[str]:
-        """Yield effects in an order that the plan forbids."""
-        for name, at in self.undone.items():
-            if name not in self.done:
-                yield f"{name} was undone and never done"
-            elif at < self.done[name]:
-                yield f"{name} was undone before it was done"
-        for number, step in enumerate(self.plan.steps):
-            for at in self.plan.descendants[number] if step.does is Does.ACTION else ():
-                yield from self._pair(step.name, self.plan.steps[at].name)
-
-    def _pair(self, first: str, then: str) -> Iterator[str]:
-        if then in self.done and self.done[then] < self.done.get(first, NEVER):
-            yield f"{then} was done before {first}"
-        if first in self.undone and then in self.undone and self.undone[then] > self.undone[first]:
-            yield f"{then} was undone after {first}"
 
     def _end(self, script: Script) -> Iterator[str]:
         if self.saga.status not in script.ends:
