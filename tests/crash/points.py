@@ -34,7 +34,7 @@ from tests.shapes.shape import Shape, Stage
 
 T = TypeVar("T")
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 2.0
 LIMITS = Limits(lease_seconds=LEASE_SECONDS, poll_seconds=1.0)
 PATIENCE_SECONDS = 2.0
 SETTLE_SECONDS = 3.0
@@ -74,7 +74,6 @@ class Ran:
 
     violations: list[Violation] = field(default_factory=list[Violation])
     states: list[bytes] = field(default_factory=list[bytes])
-    names: list[str] = field(default_factory=list[str])
     died_at: list[str] = field(default_factory=list[str])
     calls: int = 0
     seconds: float = 0.0
@@ -308,24 +307,27 @@ class Run:
                 await process.wait()
                 return
             except Killed:
-                self.ran.died_at.append(self.ran.names[-1])
+                self.ran.died_at.append(self._last_words(role))
             except (StoreUnavailable, BrokerUnavailable):
                 pass  # it could not even open, and whoever started it starts it again
 
+    def _last_words(self, role: str) -> str:
+        """Return the last named point that a process of the role came to."""
+        said = (line.partition(" ")[2] for line in reversed(self.sim.trace))
+        return next((line for line in said if line.startswith(f"{role}: ")), f"{role}: its beginning")
+
     def _watch(self, process: Process) -> None:
         """Note what would survive at each point, and kill the process at its own."""
-        ran, surface, trace = self.ran, self.surface, self.sim.trace
-        ran.states, ran.names = [], []
-        mine = f"{process.name}: "
-        comes, records = process.comes_to_point, self._records and not self._deaths
+        records = self._records and not self._deaths
         if self._deaths:
             process.crash_at(self._deaths.pop(0))
+        if not records:
+            return
+        states, digest, comes = self.ran.states, self.surface.digest, process.comes_to_point
+        states.clear()
 
         def watched() -> bool:
-            if records:
-                ran.states.append(surface.digest())
-            last = trace[-1].partition(" ")[2]
-            ran.names.append(last if last.startswith(mine) or not ran.names else f"{ran.names[-1]} …")
+            states.append(digest())
             return comes()
 
         process.comes_to_point = watched  # type: ignore[method-assign]
