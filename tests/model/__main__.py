@@ -1,7 +1,8 @@
 """`python -m tests.model`: try everything that can happen to a saga between two workers, and print what came of it.
 
-`--plan` takes one plan only, `--states` stops each search there, `--processes` is how many run at once (all cores);
-`--deep` takes larger searches. `--mutants` breaks one rule after the other and lists what the check made of each.
+`--plan` takes one plan only, `--faults` so many faults, `--states` stops each search there, `--processes` is how many
+run at once (all cores); `--deep` takes larger searches. `--mutants` breaks one rule after the other and lists what the
+check made of each.
 Exit status 1 if a rule broke, with the moves that broke it; or if a mutant survives.
 """
 
@@ -15,7 +16,7 @@ import time
 from tests.core.plans import PLANS
 from tests.model.mutants import ALL, table
 from tests.model.report import run, summary
-from tests.model.scenarios import DEEP, LARGE
+from tests.model.scenarios import chosen
 from tests.model.search import Found
 
 
@@ -25,12 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--states", type=int, default=10_000_000, help="stop each search there")
     parser.add_argument("--plan", choices=sorted(PLANS), action="append")
+    parser.add_argument("--faults", type=int, help="so many in each search, instead of those listed")
     parser.add_argument("--deep", action="store_true", help="more faults, more workers")
     parser.add_argument("--mutants", action="store_true", help="see that the check notices each rule that is broken")
     options = parser.parse_args(arguments)
     if options.mutants:
         return 1 if table(ALL, options.processes) else 0
-    scenarios = [one for one in (DEEP if options.deep else LARGE) if options.plan is None or one.plan in options.plan]
+    scenarios = chosen(options.plan, options.faults, deep=options.deep)
     began = time.monotonic()
     found: list[Found] = []
     for one in run(scenarios, options.processes, options.states):

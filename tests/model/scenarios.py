@@ -58,3 +58,11 @@ DEEP = (
     *(Scenario(plan, 2, workers=3) for plan in (*_ROWS, "probed_pivot", *_WAITS, *_COMMANDS)),
     *(Scenario(plan, 2) for plan in _ONCE),
 )
+
+
+def chosen(plans: list[str] | None, faults: int | None, *, deep: bool) -> list[Scenario]:
+    """Return the searches that were asked for: of all plans or of some, with as many faults as listed or as said."""
+    listed = [one for one in (DEEP if deep else LARGE) if plans is None or one.plan in plans]
+    names = [one.plan for one in listed]
+    listed += [Scenario(plan, 1) for plan in plans or () if plan not in names]
+    return listed if faults is None else sorted({one._replace(faults=faults) for one in listed})

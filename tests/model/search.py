@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from atone._core.state import SagaStatus
-from tests.model.moves import FAULTS, Move, Moves
+from tests.model.moves import FAULTS, Moves
+from tests.model.network import Move
 from tests.model.world import Owner, World
 
 STUCK = "stuck: without further faults it never ends, nor asks for a person"

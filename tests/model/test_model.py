@@ -16,7 +16,7 @@ from tests.model.alone import search
 from tests.model.book import Book, Saga
 from tests.model.mutants import Planted
 from tests.model.report import summary
-from tests.model.scenarios import DEEP, LARGE, Scenario
+from tests.model.scenarios import DEEP, LARGE, Scenario, chosen
 from tests.model.search import STUCK, Search
 
 SMALL = ("linear", "barrier", "pivot", "probe", "once", "event", "command", "fan_pivot")
@@ -111,3 +111,10 @@ def test_every_search_has_a_name_of_its_own() -> None:
     """Two of one name would be the same work twice."""
     for scenarios in (LARGE, DEEP):
         assert len({one.name for one in scenarios}) == len(scenarios)
+
+
+def test_any_plan_can_be_searched_with_any_number_of_faults() -> None:
+    """Also one that is not in the lists."""
+    assert chosen(["fan_when"], 3, deep=False) == [Scenario("fan_when", 3)]
+    assert chosen(["once"], None, deep=False) == [Scenario("once", 2)]
+    assert chosen(None, None, deep=True) == list(DEEP)
