@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -161,6 +162,7 @@ def _call_of(asked: list[Any], answer: Any, invoked: float, returned: float) -> 
 
 
 async def _be_elsewhere(url: str, seed: int, sagas: Sequence[str]) -> None:
+    logging.disable(logging.CRITICAL)  # what the faults make Atone say
     async with open_store(url, must_exist=True) as store, orchestrators([store], Random(-seed)) as opened:
         print("ready", flush=True)
         line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
