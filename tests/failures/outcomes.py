@@ -6,8 +6,10 @@ Each function is one failure: it makes it happen, asserts what the page claims, 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from atone import Context, Reject, Saga, SagaStatus, Tried, pivot, step
+from atone.errors import PayloadError
 from tests.failures.shop import THRICE, Order
 from tests.failures.stage import Stage, failure
 from tests.runtime.world import ONCE, World, hangs, lands, lands_and_hangs, lands_and_raises, raises, returns
@@ -187,6 +189,27 @@ async def a_result_that_can_not_be_stored(at: Stage) -> None:
     assert status is SagaStatus.COMPENSATED, status
     assert at.world.standing("order-1") == set()
     at.person("Nothing for this saga. Mend the step; `mypy --strict` finds it before it runs.")
+
+
+@failure("An input can't be stored", "`PayloadError` at a caller that starts a saga")
+async def an_input_that_can_not_be_stored(at: Stage) -> None:
+    at.happens("""
+        A start is given an input that is not of the declared type, is too large, or is nested too deep. It is encoded
+        and checked before anything is written, so no saga begins that no worker could ever read.
+    """)
+    at.worker()
+    wrong: Any = 7
+    try:
+        await at.start(item=wrong)
+    except PayloadError as error:
+        at.quote(f"{type(error).__name__}: {error}")
+    else:
+        raise AssertionError("it was not refused")
+    await asyncio.sleep(10)
+    assert at.world.calls == []
+    at.journal("There is none.")
+    await at.atone("show order-1", status=1)
+    at.person("Mend the caller. What is too large belongs into a store of its own, and its address into the input.")
 
 
 class CheckedOrder(Saga[Order], name="CheckedOrder"):

@@ -80,7 +80,9 @@ class Page:
             ("What the journal shows", self.shows),
             ("What a person does", self.person),
         )
-        said = [f"# {failure.title}", f"*You see:* {failure.symptom}"]
+        where = failure.story.__module__.replace(".", "/")
+        said = [f"<!-- made by python -m tests.failures --write; the words stand in {where}.py -->"]
+        said += [f"# {failure.title}", f"*You see:* {failure.symptom}"]
         for title, parts in sections:
             assert parts, f"{failure.name} says nothing of: {title}"
             said += [f"## {title}", *parts]
