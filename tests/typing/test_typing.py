@@ -20,7 +20,15 @@ import pytest
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent.parent / "src"
-SAMPLES = ("domain.py", "good.py", "bad.py", "good_choreography.py", "bad_choreography.py")
+SAMPLES = (
+    "domain.py",
+    "good.py",
+    "bad.py",
+    "good_choreography.py",
+    "bad_choreography.py",
+    "good_testing.py",
+    "bad_testing.py",
+)
 MARK = "# E"
 
 Flags = Mapping[str, set[int]]
