@@ -69,6 +69,34 @@ def test_a_reply_is_acknowledged_only_when_it_is_durable(tmp_path: Path) -> None
     run(main())
 
 
+def test_a_reply_after_the_end_waits_for_the_store_like_any_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is compared with what the journal says; that the store is away just then is no fault of the reply's."""
+
+    async def main() -> None:
+        store = FaultyStore(sqlite(tmp_path))
+        async with a_desk() as desk, travelling(store, desk, BookTrip(World())) as orchestrator:
+            saga = await orchestrator.start(BookTrip, Order(), saga_id="1")
+            command = await desk.hears("hotel.book")
+            await desk.answers(command, {"ref": "R1"})
+            assert isinstance(await saga.outcome(timeout=20), Completed)
+            await desk.settled()
+            met: list[str] = []
+
+            async def lost(call: Any) -> Any:
+                met.append("lost")
+                return await lost_before(call)
+
+            store.script("load", lost)
+            await desk.publishes(command)
+            await desk.settled()
+            assert met == ["lost"]
+
+    run(main())
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_replies_are_heard_again_when_the_broker_is_back(tmp_path: Path) -> None:
     """It was away while the reply was awaited; what it has kept is heard."""
 
