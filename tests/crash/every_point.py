@@ -55,7 +55,10 @@ class Job:
 
 @dataclass
 class Tally:
-    """What was run. Points and pairs count all that were covered; `distinct` those that left something different."""
+    """What was run. Points and pairs count all that were covered, `distinct` the deaths that left something different.
+
+    `lost` counts answers and calls that were lost, `slowest_rest` is the longest that faults delayed a shape's end.
+    """
 
     shapes: int = 0
     points: int = 0
@@ -117,20 +120,27 @@ class Explorer:
         first = self._run(Faults(self.job.role), records=True)
         self._whole = first.seconds
         self.tally.points = len(first.states)
+        for faults, times in self._first_faults(first):
+            self._after(faults, times)
+            if self.tally.violations >= SHOWN:
+                break
+        self.tally.cpu_seconds = process_time() - began
+        return self.tally
+
+    def _first_faults(self, first: Ran) -> Iterator[tuple[Faults, int]]:
+        """Yield each single fault, and how many it stands for."""
         for at, times in self._distinct(first.states):
             self.tally.singles += times
-            self._after(Faults(self.job.role, (at,)), times)
+            yield Faults(self.job.role, (at,)), times
         for number in range(1, first.calls + 1):
             for faults in (Faults(self.job.role, unheard=number), Faults(self.job.role, unsent=number)):
                 self.tally.lost += 1
-                self._after(faults, 1)
-        self.tally.cpu_seconds = process_time() - began
-        return self.tally
+                yield faults, 1
 
     def _after(self, faults: Faults, times: int) -> None:
         """Run one fault, and then each death that may follow it."""
         ran = self._run(faults, records=self.job.pairs)
-        if not self.job.pairs or self.tally.violations > SHOWN:
+        if not self.job.pairs:
             return
         self.tally.pairs += times * len(ran.states)
         if not self._is_alone:
@@ -157,7 +167,7 @@ class Explorer:
         limit = NO_LIMIT_SECONDS if self._whole is None else self._limit(self._whole, faults)
         ran = run(self.shape, faults, self.job.parts, limit_seconds=limit, records=records)
         self.tally.runs += 1
-        self.tally.distinct += 1
+        self.tally.distinct += bool(faults.deaths)
         if self._whole is not None:
             self.tally.slowest_rest = max(self.tally.slowest_rest, ran.seconds - self._whole)
         if ran.violations:

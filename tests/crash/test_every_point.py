@@ -37,10 +37,9 @@ def test_all_points_and_pairs_of_a_small_shape_hold() -> None:
     assert tally.lost > 5
 
 
-@pytest.mark.parametrize(("name", "role"), [("dance_linear", "desk"), ("dance_time_out", "tables")])
-def test_all_points_of_a_participant_hold(name: str, role: str) -> None:
-    """One process of a choreography dies; the others go on."""
-    tally = explore(Job(name, role, pairs=False))
+def test_all_points_of_a_participant_hold() -> None:
+    """The only process of a choreography that is served dies at each of its points."""
+    tally = explore(Job("dance_time_out", "tables", pairs=False))
     assert tally.told == []
     assert tally.singles == tally.points > 40
 
@@ -90,7 +89,7 @@ def test_deaths_that_leave_the_same_have_the_same_future(name: str) -> None:
     last = {state: at for at, state in enumerate(whole.states, start=1)}
     kinds = [(first[state], last[state]) for state in first if first[state] != last[state]]
     assert len(kinds) > 5
-    for one, other in kinds:
+    for one, other in kinds[:: 1 + (role == "money") * 4]:  # a run of several processes takes longer
         futures = [_after_death(run(shape, Faults(role, (at,)))) for at in (one, other)]
         assert futures[0] == futures[1]
 
