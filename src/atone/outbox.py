@@ -16,6 +16,7 @@ from atone._connections.face import Dialect, Face, face_of
 from atone._participant.database import Database
 from atone._participant.sql import NOW, SKIPPING, TEXTS, checked_table, joined
 from atone.broker import Message, Outgoing, Relayed
+from atone.stores._messages import headers_of_text
 
 __all__ = ["Relaying", "ServiceOutbox", "SetAside", "Waiting"]
 
@@ -226,4 +227,4 @@ def _as_list(refs: Collection[int]) -> str:
 
 def _outgoing(row: tuple[Any, ...]) -> Outgoing:
     ref, message_id, topic, key, body, headers, at, _ = row
-    return Outgoing(ref, Message(message_id, topic, key, bytes(body), msgspec.json.decode(headers)), at)
+    return Outgoing(ref, Message(message_id, topic, key, bytes(body), headers_of_text(headers)), at)

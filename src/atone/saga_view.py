@@ -15,8 +15,6 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-import msgspec
-
 from atone._choreography.seen import fold, kept_of, sight
 from atone._choreography.whole import Choreography
 from atone._core.event_view import GRACE_SECONDS, View
@@ -150,7 +148,7 @@ class SagaView:
             if event is None or event.kind not in {headers.EVENT, headers.LIFECYCLE}:
                 return Done()
             entry = kept_of(event)
-        except (MessageError, msgspec.DecodeError) as wrong:
+        except MessageError as wrong:
             return Aside(f"It tells the view nothing: {wrong}")
         observed = Observed(
             event.tenant,

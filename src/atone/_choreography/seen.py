@@ -16,7 +16,7 @@ from atone._core.event_map import EventMap
 from atone._core.event_view import GRACE_SECONDS, Parked, Seen, View, view
 from atone._messaging import headers
 from atone._messaging.events import Event
-from atone.errors import CorruptJournal
+from atone.errors import CorruptJournal, MessageError
 from atone.store import Loaded, Row, Summary
 
 
@@ -66,18 +66,28 @@ def kept_of(event: Event) -> bytes:
     """Return what is kept of an event or a note.
 
     Raises:
-        msgspec.DecodeError: It is a note without a note's body.
+        MessageError: It is a note without a note's body.
     """
-    said = {"name": event.name, "source": event.source, "cause": event.cause, "version": event.version}
+    name, source, cause = _plain(event.name), _plain(event.source), _plain(event.cause)
     if event.kind == headers.LIFECYCLE:
-        note = msgspec.json.decode(event.body, type=Note)
-        made = Kept(
-            event.name, event.source, kind=event.kind, about=event.cause, event=note.event, handler=note.handler,
-            why=note.why,
-        )  # fmt: skip
+        note = _note_of(event.body)
+        made = Kept(name, source, kind=event.kind, about=cause, event=note.event, handler=note.handler, why=note.why)
     else:
-        made = msgspec.convert({**said, "body": event.body.decode("utf-8", "replace"), "kind": event.kind}, Kept)
+        body = event.body.decode("utf-8", "replace")
+        made = Kept(name, source, cause, event.version, body, _plain(event.kind))
     return msgspec.json.encode(made)
+
+
+def _plain(text: str) -> str:
+    """Return a text that somebody else has set, as JSON can hold it: a broker may carry lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _note_of(body: bytes) -> Note:
+    try:
+        return msgspec.json.decode(body, type=Note)
+    except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
+        raise MessageError(f"A note whose body is none ({type(wrong).__name__}). See who publishes notes.") from wrong
 
 
 def sight(loaded: Loaded, now: float, grace_seconds: float = GRACE_SECONDS) -> Sight:
@@ -122,5 +132,5 @@ def _parked(lines: Sequence[Line]) -> list[Parked]:
 def _line(row: Row) -> Line:
     try:
         return Line(row.version, row.at, row.commit_id.decode(), msgspec.json.decode(row.entries, type=Kept))
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
         raise CorruptJournal(f"Event row {row.version} can't be read ({type(wrong).__name__}).") from wrong

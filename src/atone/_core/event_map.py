@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
 
 from atone._core.retry import Retry
+from atone._core.stored import known_fields
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_RETRY = Retry(attempts=20, initial=0.5, factor=2.0, maximum=300.0)
@@ -214,13 +214,13 @@ class EventMap:
             ValueError: The text is not a map.
         """
         try:
-            known = _known(EventMap, json.loads(text))
-            known["events"] = tuple(EventSpec(**_known(EventSpec, one)) for one in known["events"])
+            known = known_fields(EventMap, json.loads(text))
+            known["events"] = tuple(EventSpec(**known_fields(EventSpec, one)) for one in known["events"])
             known["handlers"] = tuple(_handler_from(one) for one in known["handlers"])
             for key in ("participants", "starts", "completes", "compensates"):
                 known[key] = tuple(known[key])
-            return EventMap(**known)
-        except (KeyError, TypeError, AttributeError) as wrong:
+            return _whole(EventMap(**known))
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as wrong:
             raise ValueError(f"The stored event map can't be read ({wrong}); it was not written by Atone.") from wrong
 
 
@@ -242,24 +242,33 @@ def _reach(follows: dict[str, set[str]], start: str) -> set[str]:
     return seen
 
 
-def _known(cls: type, found: dict[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(cls)}
-    return {key: value for key, value in found.items() if key in names}
-
-
-def _handler_from(found: dict[str, Any]) -> Handler:
-    known = _known(Handler, found)
+def _handler_from(found: object) -> Handler:
+    known = known_fields(Handler, found)
     for key in ("listens", "emits", "after"):
         known[key] = tuple(known[key])
     known["outcomes"] = tuple(_names(one) for one in known["outcomes"])
-    known["retry"] = Retry(**_known(Retry, known["retry"]))
+    known["retry"] = Retry(**known_fields(Retry, known["retry"]))
     if known["expects"] is not None:
-        expects = _known(Expectation, known["expects"])
+        expects = known_fields(Expectation, known["expects"])
         expects["any_of"] = tuple(expects["any_of"])
         known["expects"] = Expectation(**expects)
     if known["at_most"] is not None:
-        known["at_most"] = Bound(**_known(Bound, known["at_most"]))
+        known["at_most"] = Bound(**known_fields(Bound, known["at_most"]))
     return Handler(**known)
+
+
+def _whole(event_map: EventMap) -> EventMap:
+    """Return a map whose handlers name events and reactions that it has; whoever walks it relies on that."""
+    for one in event_map.handlers:
+        missing = {*one.needs, *one.makes} - event_map.by_name.keys()
+        if one.undo_of is not None:
+            missing |= {f"{one.participant}.{one.undo_of}"} - event_map.by_path.keys()
+        if missing:
+            raise ValueError(f"{one.path} names what is not there: {', '.join(sorted(missing))}")
+    missing = {*event_map.starts, *event_map.completes, *event_map.compensates} - event_map.by_name.keys()
+    if missing:
+        raise ValueError(f"it begins or ends with events that are not there: {', '.join(sorted(missing))}")
+    return event_map
 
 
 def _names(found: Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any
 
 from atone._core.retry import Retry
+from atone._core.stored import known_fields
 
 
 class Role(StrEnum):
@@ -203,11 +204,10 @@ class Plan:
             ValueError: The text is not a plan.
         """
         try:
-            found = json.loads(text)
-            known = _known(Plan, found)
-            known["steps"] = tuple(_step_from(step) for step in found["steps"])
+            known = known_fields(Plan, json.loads(text))
+            known["steps"] = tuple(_step_from(step) for step in known["steps"])
             return Plan(**known)
-        except (KeyError, TypeError, AttributeError) as wrong:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as wrong:
             raise ValueError(f"The stored plan can't be read ({wrong}); it was not written by Atone.") from wrong
 
 
@@ -215,16 +215,11 @@ def _plain(step: StepPlan) -> dict[str, Any]:
     return {key: value for key, value in asdict(step).items() if value is not None or key not in _LATER}
 
 
-def _known(cls: type, found: dict[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(cls)}
-    return {key: value for key, value in found.items() if key in names}
-
-
-def _step_from(found: dict[str, Any]) -> StepPlan:
-    known = _known(StepPlan, found)
+def _step_from(found: object) -> StepPlan:
+    known = known_fields(StepPlan, found)
     for key in ("retry", "compensation_retry", "probe_retry"):
         if key in known:
-            known[key] = Retry(**_known(Retry, known[key]))
+            known[key] = Retry(**known_fields(Retry, known[key]))
     known["role"], known["does"] = Role(known["role"]), Does(known["does"])
     known["inputs"], known["after"] = tuple(known["inputs"]), tuple(known["after"])
     return StepPlan(**known)

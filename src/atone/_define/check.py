@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from math import isfinite
 from typing import Any, get_origin
 
 from atone._core.plan import COMMAND, DEFAULT_TIMEOUT_SECONDS, Role
@@ -20,6 +19,7 @@ from atone.errors import DefinitionError
 NAME_CHARACTERS_MAX = 100
 STEPS_MAX = 100
 INPUTS_MAX = 6
+SECONDS_MAX = 1e300  # a whole number beyond it is no float any more
 KEYWORDS = (
     "version",
     "name",
@@ -101,7 +101,7 @@ def duration(where: str, option: str, value: Any) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not isfinite(seconds) or seconds <= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= SECONDS_MAX:
         raise DefinitionError(f"{where}: {option}={value!r} is not a time. Write seconds above 0, or a timedelta.")
     return float(seconds)
 

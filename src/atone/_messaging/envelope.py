@@ -152,7 +152,7 @@ def reason_of(body: bytes) -> str:
     """
     try:
         return msgspec.json.decode(body, type=_Refusal).reason[:REASON_CHARACTERS_MAX] or "refused"
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise _wrong("rejection", 'its body is not {"reason": "..."}') from None
 
 

@@ -11,13 +11,23 @@ from collections.abc import Iterable
 import msgspec
 
 from atone._core.event_guard import Incoming, Known, Ran
+from atone.errors import StoreError
 
 _READ = msgspec.json.Decoder(Known)
 
 
 def remembered(text: str) -> Known:
-    """Return what was stored; "" is a saga that nothing is known of."""
-    return _READ.decode(text) if text else Known()
+    """Return what was stored; "" is a saga that nothing is known of.
+
+    Raises:
+        StoreError: It is nothing that `stored` writes.
+    """
+    try:
+        return _READ.decode(text) if text else Known()
+    except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
+        raise StoreError(
+            f"What is remembered of the saga can't be read ({type(wrong).__name__}). Restore the row from a backup."
+        ) from wrong
 
 
 def stored(known: Known) -> str:

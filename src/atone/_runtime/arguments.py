@@ -7,13 +7,15 @@ typed calls of `Orchestrator` and its parts.
 from __future__ import annotations
 
 from datetime import timedelta
-from math import isfinite, isnan
+from math import inf
 from typing import Any
 
 from atone.errors import AtoneError, PayloadError
 
 ID_LENGTH_MAX = 300
 LIST_LIMIT_MAX = 1000
+# Nobody waits so long; a whole number beyond it is no float any more.
+ENDLESS_SECONDS = 1e300
 
 
 def is_name(text: object) -> bool:
@@ -48,14 +50,14 @@ def seconds_of(what: str, given: Any) -> float | None:
     seconds = given.total_seconds() if isinstance(given, timedelta) else given
     if seconds is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or isnan(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not -inf <= seconds <= inf:
         raise PayloadError(f"{what}= is a number of seconds, a timedelta or None; give one of these.")
-    return None if seconds == float("inf") else float(seconds)
+    return None if seconds >= ENDLESS_SECONDS else float(max(seconds, -ENDLESS_SECONDS))
 
 
 def is_span(seconds: object) -> bool:
     """Whether this is a length of time that can end: a finite number of seconds, not below zero."""
-    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and isfinite(seconds) and seconds >= 0
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < ENDLESS_SECONDS
 
 
 def _is_unicode(text: str) -> bool:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum, auto
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
-from atone.broker import NO_HEADERS, Message, Parked
+from atone.broker import Message, Parked
+from atone.errors import StoreError
+from atone.stores._messages import headers_of_text
 
 
 class Taken(NamedTuple):
@@ -115,9 +116,16 @@ def reason_out(reason: str) -> str:
 
 
 def message_of(number: str, topic: str, key: bytes, body: bytes, headers: str) -> Message:
-    """Return a message as it was published."""
-    found = NO_HEADERS if headers == "{}" else MappingProxyType(cast("dict[str, str]", json.loads(headers)))
-    return Message(number, topic, key.decode("utf-8", "surrogatepass"), body, found)
+    """Return a message as it was published.
+
+    Raises:
+        StoreError: Its row can't be read.
+    """
+    try:
+        text = key.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise StoreError(f"The key of message {number!r} can't be read. Correct its row, or delete it.") from None
+    return Message(number, topic, text, body, headers_of_text(headers))
 
 
 def taken_of(row: Sequence[Any]) -> Taken:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from atone.broker import Message
+from atone.brokers._texts import whole_number
 
 ID, TOPIC, KEY, REASON, ATTEMPTS = "Atone-Id", "Atone-Topic", "Atone-Key", "Atone-Reason", "Atone-Attempts"
 _OWN = {ID, TOPIC, KEY, REASON, ATTEMPTS}
@@ -93,7 +94,7 @@ def about_parked(headers: Headers) -> About:
     """Read what was written beside a parked message."""
     texts = {name: _text(found) for name, found in headers}
     attempts = texts.get(ATTEMPTS, "1")
-    return About(texts.get(REASON, ""), int(attempts) if attempts.isdecimal() else 1)
+    return About(texts.get(REASON, ""), whole_number(attempts, 1))
 
 
 def declaration(group: str, topic: str) -> bytes:
@@ -105,7 +106,7 @@ def declaration_from(key: bytes | None) -> tuple[str, str] | None:
     """Read such a key; None if it is no such key."""
     try:
         group, topic = json.loads(key or b"")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):  # anybody may write there
         return None
     return (group, topic) if isinstance(group, str) and isinstance(topic, str) else None
 

@@ -24,6 +24,7 @@ from nats.aio.subscription import Subscription
 from atone.broker import Message
 from atone.brokers._nats_connection import Connection, uncancelled
 from atone.brokers._nats_wire import Names, message_from
+from atone.brokers._texts import whole_number
 from atone.errors import BrokerError
 
 Park = Callable[["NatsDelivery", str, str], Awaitable[None]]
@@ -165,7 +166,7 @@ class Pull:
         if status == _ALIVE:
             return
         left = headers.get("Nats-Pending-Messages", "")
-        self._asked = max(0, self._asked - int(left)) if left.isdecimal() else 0
+        self._asked = max(0, self._asked - whole_number(left, self._asked))
         if status != _EXPIRED:
             self._ask_after = self._heard_at + _REFUSED_SECONDS
         if "Consumer Deleted" in headers.get("Description", ""):

@@ -10,9 +10,10 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from atone.broker import Message
+from atone.brokers._texts import unquoted, whole_number
 
 MESSAGE_ID = "Nats-Msg-Id"  # the server's own: it drops a second one within the stream's duplicate window
 KEY = "Atone-Key"
@@ -61,7 +62,7 @@ class Names(NamedTuple):
         """Return the topic that a subject of the stream stands for."""
         rest = subject.removeprefix(f"{self.prefix}.")
         if rest.startswith("~again."):
-            rest = rest.split(".", 2)[2]
+            rest = rest.split(".", 2)[-1]
         return ".".join("" if word == "~" else word for word in rest.split("."))
 
 
@@ -90,8 +91,8 @@ def headers_of(message: Message, message_id: str | None = None) -> dict[str, str
 def message_from(topic: str, body: bytes, headers: Mapping[str, str] | None, fallback_id: str) -> Message:
     """Read a message, also one that was published by somebody else."""
     given = headers or {}
-    read = _unquoted if KEY in given else str
-    found = _unquoted(given[ID]) if ID in given else given.get(MESSAGE_ID, "")
+    read = unquoted if KEY in given else str
+    found = unquoted(given[ID]) if ID in given else given.get(MESSAGE_ID, "")
     message_id = found if _IS_ID.fullmatch(found) else fallback_id
     rest = {
         name.lower(): read(value) for name, value in given.items() if name not in _OWN and not name.startswith("Nats-")
@@ -116,9 +117,7 @@ class About(NamedTuple):
 def about_parked(headers: Mapping[str, str]) -> About:
     """Return where a parked message belongs, why it is there, and after how many attempts."""
     attempts = headers.get(ATTEMPTS, "1")
-    return About(
-        headers.get(TOPIC, ""), _unquoted(headers.get(REASON, "")), int(attempts) if attempts.isdecimal() else 1
-    )
+    return About(headers.get(TOPIC, ""), unquoted(headers.get(REASON, "")), whole_number(attempts, 1))
 
 
 def header_bytes(headers: Mapping[str, str]) -> int:
@@ -137,7 +136,3 @@ def _quoted(text: str) -> str:
     left = len(quoted) - len(quoted.lstrip())
     right = len(quoted) - len(quoted.rstrip())
     return "%20" * left + bare + "%20" * right if bare else "%20" * len(quoted)
-
-
-def _unquoted(text: str) -> str:
-    return unquote(text, errors="surrogatepass") if "%" in text else text

@@ -16,6 +16,7 @@ from aio_pika import Message as AmqpMessage
 from aio_pika.abc import AbstractIncomingMessage
 
 from atone.broker import Message
+from atone.brokers._texts import moment_of
 
 # Headers of ours; all others of a message are the publisher's, but for what the server itself writes.
 _OURS = "x-atone-"
@@ -122,11 +123,10 @@ class Note(NamedTuple):
 
 def note_of(amqp: AbstractIncomingMessage) -> Note:
     """Read why and when a message was parked."""
-    at = _text(amqp.headers.get(_OURS + _AT, "0"))
     return Note(
         reason=_text(amqp.headers.get(_OURS + _REASON, "")),
         attempts=_number(amqp, _OURS + _ATTEMPTS),
-        at=float(at) if at.replace(".", "", 1).isdigit() else 0.0,
+        at=moment_of(_text(amqp.headers.get(_OURS + _AT, "0"))),
     )
 
 
@@ -136,7 +136,7 @@ def _published(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _number(amqp: AbstractIncomingMessage, name: str) -> int:
     value = amqp.headers.get(name, 0)
-    return value if isinstance(value, int) else 0
+    return max(0, value) if isinstance(value, int) else 0
 
 
 def _text(value: object) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from atone.broker import Message
+from atone.brokers._texts import whole_number
 
 _HEADER = "h:"
 
@@ -139,5 +140,4 @@ def message_of(places: Places, stream: str, entry: str, fields: Mapping[bytes, b
 
 def attempts_of(fields: Mapping[bytes, bytes]) -> int:
     """Return how often the group had been given it before it came to this stream."""
-    said = fields.get(b"~attempts", b"0")
-    return int(said) if said.isdigit() else 0
+    return whole_number(fields.get(b"~attempts", b"0").decode("latin-1"), 0)

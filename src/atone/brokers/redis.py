@@ -17,6 +17,7 @@ from atone.brokers._hosts import hosts_of
 from atone.brokers._redis_calls import Calls, Command
 from atone.brokers._redis_entries import Places, attempts_of, fields_of, message_of
 from atone.brokers._redis_member import Member
+from atone.brokers._texts import whole_number
 from atone.errors import BrokerError
 
 _EXAMPLE = "redis://user:password@host:6379/0"
@@ -48,9 +49,10 @@ class RedisBroker:
         """
         hosts = hosts_of(url, _EXAMPLE, 6379, _OPTIONS)
         database = hosts.path.strip("/") or "0"
-        if len(hosts.hosts) != 1 or not database.isdigit():
+        number = whole_number(database, -1)
+        if len(hosts.hosts) != 1 or number < 0:
             raise BrokerError(f"A Redis URL names one host and a database's number. Write one like {_EXAMPLE}.")
-        self._calls = Calls(hosts, database=int(database), tls=url.startswith("rediss:"))
+        self._calls = Calls(hosts, database=number, tls=url.startswith("rediss:"))
         self._prefix = hosts.options.get("prefix", "atone")
         self._patience_seconds = hosts.number("patience_seconds", 30.0, least=0.1)
         self._hold_seconds = hosts.number("hold_seconds", 1800.0, least=0.1)

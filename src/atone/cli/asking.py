@@ -194,7 +194,7 @@ def _json(text: str) -> bytes:
         codec.check_limits(data)
         msgspec.json.decode(data)
         return codec.seal(msgspec.json.format(data, indent=-1), b"")
-    except (PayloadError, msgspec.DecodeError, UnicodeError, RecursionError) as wrong:
+    except (PayloadError, msgspec.DecodeError, ValueError, RecursionError) as wrong:
         raise Stop(
             Exit.USAGE, "usage", f"--result is no JSON that can be stored: {wrong} Quote it for your shell."
         ) from wrong

@@ -104,6 +104,6 @@ class Sent:
 
 def _bound(text: str) -> tuple[str, int]:
     name, _, most = text.partition("=")
-    if not name or not most.isdecimal():
+    if not name or not (most.isascii() and most.isdigit() and len(most) <= 9):
         raise Stop(Exit.USAGE, "usage", f"--limit takes NAME=N, not {text!r}. Write for example: --limit PlaceOrder=50")
     return name, int(most)

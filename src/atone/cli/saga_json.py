@@ -97,7 +97,7 @@ def payload_json(data: bytes, shown: Shown) -> dict[str, Any]:
         return known
     try:
         return known | {"payload": "plain", "value": msgspec.json.decode(data)}
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):  # no UTF-8, or a number of thousands of digits
         return known | {"payload": "damaged"}
 
 

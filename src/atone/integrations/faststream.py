@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, NoReturn, cast
-from urllib.parse import unquote
 
 import msgspec
 
@@ -30,6 +29,7 @@ from atone._participant.database import Database
 from atone._runtime.trace_context import read_headers
 from atone.barrier import Barrier
 from atone.broker import Message
+from atone.brokers._texts import unquoted
 from atone.errors import AlreadyCompensated, ArgumentsDiffer, BarrierMisplaced, MessageError, PayloadError, Reject
 from atone.inbox import Inbox
 from atone.outbox import ServiceOutbox
@@ -251,7 +251,7 @@ def read_message(msg: StreamMessage[Any]) -> Message:
         return _of_redis(msg, cast("dict[str, Any]", raw))
     given = {str(name).lower(): _text(value) for name, value in msg.headers.items()}
     if "nats-msg-id" in given and "atone-key" in given:  # as Atone writes texts that NATS can't carry
-        given = {name: unquote(value, errors="surrogatepass") for name, value in given.items()}
+        given = {name: unquoted(value) for name, value in given.items()}
     topic = _first(given, _TOPICS) or str(
         getattr(raw, "subject", None) or getattr(raw, "topic", None) or getattr(raw, "routing_key", None) or ""
     ).removeprefix("atone.")
@@ -266,7 +266,7 @@ def _of_redis(msg: StreamMessage[Any], raw: Mapping[str, Any]) -> Message:
     """Read an entry of a stream; one of Atone's has fields of its own, which FastStream would show as the body."""
     fields: Mapping[bytes, bytes] = raw["data"] if isinstance(raw.get("data"), Mapping) else {}
     topic = str(raw.get("channel", "")).removeprefix("atone:topic:")
-    if b"id" in fields and b"body" in fields:
+    if fields.get(b"id") and b"body" in fields:
         texts = {_text(name): value for name, value in fields.items()}
         msg.body = texts["body"]
         msg.clear_cache()

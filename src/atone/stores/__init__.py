@@ -18,6 +18,7 @@ from atone.store import Store
 from atone.stores._address import POSTGRES, scheme_of, split_address
 
 _OWN_PARAMETERS = (("schema", "atone"), ("statement_cache_size", "100"), ("notify", "on"))
+_DIGITS_MAX = 9
 _SWITCH = {"on": True, "off": False}
 _SCHEMES = "sqlite:///relative.db, sqlite:////absolute/path.db, postgresql://user@host/database or memory://"
 _ENCODE = "What is special in a password has to be percent-encoded (%2F for /, %3A for :)."
@@ -104,7 +105,7 @@ def read_postgres_url(url: str) -> tuple[str, str, dict[str, Any]]:
     parts = split_address(url)
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema, cached, notify = (given.pop(name, usual) for name, usual in _OWN_PARAMETERS)
-    if not cached.isdigit():
+    if not (cached.isascii() and cached.isdigit() and len(cached) <= _DIGITS_MAX):
         raise StoreError("statement_cache_size is a number. Write 0, or leave it out.")
     if notify not in _SWITCH:
         raise StoreError("notify is on or off. Write notify=off, or leave it out.")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import cast
 
 from atone.broker import NO_HEADERS, Message
+from atone.errors import StoreError
 from atone.store import Turn
 
 # Heads are looked for among so many times as many of the oldest messages as may be claimed; further only if need be.
@@ -40,5 +42,18 @@ def headers_to_text(headers: Mapping[str, str]) -> str:
 
 
 def headers_of_text(text: str) -> Mapping[str, str]:
-    """Read them back."""
-    return NO_HEADERS if text == "{}" else MappingProxyType(json.loads(text))
+    """Read them back.
+
+    Raises:
+        StoreError: It is no such text.
+    """
+    if text == "{}":
+        return NO_HEADERS
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    headers = cast("dict[str, object]", found) if isinstance(found, dict) else {"": None}
+    if not all(isinstance(one, str) for one in headers.values()):
+        raise StoreError("The headers of a message are no JSON object of texts. Correct its row, or delete it.")
+    return MappingProxyType(cast("dict[str, str]", headers))
