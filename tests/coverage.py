@@ -133,7 +133,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="atone-coverage-") as made:
         folder = (given.report or given.keep or Path(made)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        failed = 0 if given.report else measure(folder, [one for one in given.tests if (ROOT / one.split("::")[0]).exists()])
+        failed = (
+            0 if given.report else measure(folder, [one for one in given.tests if (ROOT / one.split("::")[0]).exists()])
+        )
         rooms = rooms_of(read(folder))
     print(table(rooms, given.goal))
     if given.missed:

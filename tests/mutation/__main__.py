@@ -39,7 +39,7 @@ def interval(hits: int, of: int) -> tuple[float, float]:
     z, share = 1.96, hits / of
     middle = (share + z * z / (2 * of)) / (1 + z * z / of)
     half = z * sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    return 100 * (middle - half), 100 * (middle + half)
+    return max(0.0, 100 * (middle - half)), min(100.0, 100 * (middle + half))
 
 
 def summary(found: Sequence[runner.Found], whole: int, seconds: float) -> tuple[str, float]:
@@ -51,14 +51,18 @@ def summary(found: Sequence[runner.Found], whole: int, seconds: float) -> tuple[
     score = 100.0 * dead / counted if counted else 100.0
     which = f"all {whole}" if len(found) == whole else f"a random sample of {len(found)} of {whole}"
     text = (
-        f"mutation: {which} mutants of _core: {verdicts[runner.KILLED]} killed, {verdicts[runner.TIMED_OUT]} timed out, "
+        f"mutation: {which} mutants of _core: {verdicts[runner.KILLED]} killed, "
+        f"{verdicts[runner.TIMED_OUT]} timed out, "
         f"{verdicts[runner.SURVIVED]} survived, {verdicts[runner.UNCOVERED]} not covered, "
         f"of these {equivalent} equivalent; score {score:.1f} %"
     )
     if len(found) < whole:
         low, high = interval(dead, counted)
         text += f" (95 % interval {low:.1f} to {high:.1f})"
-    return f"{text}; {100.0 * dead / len(found):.1f} % with the equivalent ones counted as alive; {seconds:.0f} s", score
+    return (
+        f"{text}; {100.0 * dead / len(found):.1f} % with the equivalent ones counted as alive; {seconds:.0f} s",
+        score,
+    )
 
 
 def alive(found: Sequence[runner.Found]) -> list[runner.Found]:
@@ -86,6 +90,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the draw (1)")
     parser.add_argument("--module", help="only of this module, such as decide")
     parser.add_argument("--only", help="only those whose name holds this text")
+    parser.add_argument("--tests", nargs="+", help="what has to notice; default: the tests of the law")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--goal", type=float, default=GOAL_PERCENT, help=f"percent killed ({GOAL_PERCENT:g})")
     parser.add_argument("--list", action="store_true", help="count, run nothing")
@@ -102,9 +107,10 @@ def main() -> int:
     begun = time.monotonic()
     session = runner.Session(chosen, given.processes, _tell)
     session.start()
-    ended = pytest.main(runner.pytest_arguments(runner.TESTS), plugins=[session])
+    tests = given.tests or runner.TESTS
+    ended = pytest.main(runner.pytest_arguments(tests), plugins=[session])
     if len(session.found) != len(chosen):
-        print(f"the tests without a change did not pass (pytest {ended}); see: python -m pytest {' '.join(runner.TESTS)}")
+        print(f"the tests without a change did not pass (pytest {ended}); see: python -m pytest {' '.join(tests)}")
         return 2
     text, score = summary(session.found, len(whole), time.monotonic() - begun)
     print(by_kind(session.found))

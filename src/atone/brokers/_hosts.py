@@ -72,6 +72,7 @@ def hosts_of(url: str, example: str, default_port: int, options: frozenset[str])
 
 def _split(url: str) -> SplitResult | None:
     try:
+        url.encode()
         return urlsplit(url)
     except ValueError:  # it quotes the password
         return None

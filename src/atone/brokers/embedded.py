@@ -157,6 +157,7 @@ def _without_patience(url: str) -> tuple[str, float | None]:
     if _PATIENCE not in given:
         return url, None
     try:
+        url.encode()
         seconds = float(given.pop(_PATIENCE))
     except ValueError:
         seconds = 0.0

@@ -67,6 +67,7 @@ def scheme_of(url: str) -> str | None:
 
 def _split(address: str) -> SplitResult | None:
     try:
+        address.encode()
         return urlsplit(address)
     except ValueError:  # it quotes the password
         return None
