@@ -22,7 +22,7 @@ from atone import Orchestrator
 from atone._core.journal import AttemptLost
 from atone._runtime.wire import decode_entries
 from atone.brokers import open_broker
-from atone.errors import StoreUnavailable
+from atone.errors import BrokerUnavailable, StoreUnavailable
 from atone.orchestrator import Limits
 from atone.store import Loaded, Query, Store, Turn, TurnResult
 from atone.stores.postgres import PostgresStore
@@ -116,7 +116,7 @@ class Life:
         while True:
             try:
                 return await (self._dance(points) if isinstance(self.shape, Dance) else self._play(points))
-            except StoreUnavailable:  # at the opening, which is the caller's to repeat
+            except (StoreUnavailable, BrokerUnavailable):  # at the opening, which is the caller's to repeat
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _play(self, points: Points) -> int:
