@@ -265,6 +265,29 @@ class StoreMachine(RuleBasedStateMachine):
             twin.advance(seconds)
         self.claim_all(worker, 100, True)
 
+    @rule(worker=WORKERS, limit=st.integers(1, 4), bounds=st.sampled_from([{}, {"Order": 2}, {"Order": 1}]))
+    def claim_some_of_many(self, worker: int, limit: int, bounds: Any) -> None:
+        """Have sagas of several definitions wait, and claim too few or too many of one."""
+        unborn = [at for at, key in enumerate(KEYS) if key not in self.model.sagas]
+        births = [self.birth(at, 0, 1 + at % 2, ("pending", False, None)) for at in unborn]
+        self.commit(None, births)
+        name = self.living(worker)
+        known = [one.key for one in self.model.sagas.values() if one.owner == name]
+        self.on_each(lambda twin: twin.claim(name, DEFINITIONS, known, limit, 10.0, bounds))
+
+    @rule(worker=st.integers(1, 3), at=SAGAS, posts=POSTS)
+    def ask_and_answer(self, worker: int, at: int, posts: list[str]) -> None:
+        """Ask a saga something, and have its owner hear of it, go on, and hear of it no more."""
+        key = KEYS[self.going(at)]
+        owner = self.owner(key, worker)
+        if key in self.model.sagas:
+            named = (*self.model.sagas[key][1:4], f"request-{next(self.numbers)}")
+            delivery = Delivery(*named, b"asked", self.commit_id(), None)
+            self.on_each(lambda twin: twin.deliver(delivery))
+        for _ in range(2):
+            self.on_each(lambda twin: twin.claim(owner, DEFINITIONS, KEYS, 1, 10.0, {}))
+            self.commit(owner, [self.turn(KEYS.index(key), 1, None, posts)])
+
     def claim_all(self, worker: int, limit: int, is_known: bool) -> None:
         name = self.living(worker)
         keys = [one.key for one in self.model.sagas.values() if one.owner == name and is_known]
