@@ -68,6 +68,8 @@ _BROKERS = (
 
 def _store_url(data: bytes) -> Any:
     url = text_of(data)
+    if f":{SECRET}@" not in url and f"password={SECRET}" not in url:
+        url = url.replace(SECRET, "x")  # a file's or a schema's name is no secret, wherever the marker was moved to
     store = open_store(url, allow_volatile=True)
     _expect(SECRET not in repr(store), "a secret in a store's repr")
     if isinstance(store, SqliteStore | MemoryStore):
