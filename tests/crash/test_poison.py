@@ -84,3 +84,29 @@ def test_one_that_does_not_fit_yet_stands_in_line_again() -> None:
     caution.hold(b"b", None)
     assert woken == ["c", "c"]
     assert not caution.admits(b"d", 2)
+
+
+def test_small_ones_that_come_and_go_do_not_keep_a_last_chance_waiting() -> None:
+    """Who needs the whole room is the next to get in, so nobody begins before; one that gives way lets others in."""
+    caution = Caution()
+    caution.hold(b"small-0", 2)
+    assert not caution.admits(b"last", 0)
+    assert caution.admits(b"small-0", 2), "what is under way goes on"
+    assert caution.admits(b"new", None), "who was never lost is no concern of it"
+    assert not caution.admits(b"small-1", 2)
+    caution.hold(b"small-0", None)
+    assert not caution.admits(b"small-1", 2)
+    assert caution.admits(b"last", 0)
+    caution.hold(b"last", 0)
+    assert not caution.admits(b"later", 0)
+    caution.hold(b"last", None)
+    assert not caution.admits(b"small-1", 2)
+    caution.hold(b"later", None)
+    assert caution.admits(b"small-1", 2)
+
+
+def test_an_attempt_that_has_no_chance_at_all_is_a_last_one() -> None:
+    """A definition may allow fewer losses than it did when they happened."""
+    caution = Caution()
+    caution.hold(b"a", -1)
+    assert not caution.admits(b"b", 2)

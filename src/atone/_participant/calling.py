@@ -87,7 +87,7 @@ class Call:
         code = self._code
         try:
             return await _within(code.spec.timeout_seconds, code, self._bound.object, self._context, *more)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             # A SystemExit in a handler must not end its neighbours; a cancellation is its own unless we are cancelled.

@@ -19,14 +19,28 @@ class Caution:
     def __init__(self) -> None:
         self._held: dict[bytes, int] = {}
         self._waiting: dict[Callable[[], None], None] = {}  # a queue in which nobody stands twice
+        # Who was refused a share of more than one: small ones that come and go would leave it no room for ever.
+        self._next: bytes | None = None
 
     def admits(self, key: bytes, chances: int | None) -> bool:
         """Whether an attempt of this saga with so many chances left may begin now; None: it was never lost."""
-        share = _share_of(chances)
-        return share == 0 or self._taken() - self._held.get(key, 0) + share <= ROOM
+        share, held = _share_of(chances), self._held.get(key, 0)
+        is_in_turn = held > 0 or self._next in (None, key)
+        if share == 0 or (is_in_turn and self._taken() - held + share <= ROOM):
+            self.give_way(key)
+            return True
+        if share > 1 and self._next is None:
+            self._next = key
+        return False
+
+    def give_way(self, key: bytes) -> None:
+        """Let others in again, if this saga was to be the next: it waits for something else, or for nothing."""
+        if self._next == key:
+            self._next = None
 
     def hold(self, key: bytes, chances: int | None) -> None:
         """Take the share for what a saga has under way from now on, and give back what it had."""
+        self.give_way(key)
         before, share = self._held.pop(key, 0), _share_of(chances)
         if share:
             self._held[key] = share
@@ -48,4 +62,5 @@ class Caution:
 
 
 def _share_of(chances: int | None) -> int:
-    return 0 if chances is None else _SHARE_BY_CHANCES.get(chances, 0)
+    # Below 0 if the definition allows fewer losses than it did.
+    return 0 if chances is None else _SHARE_BY_CHANCES.get(max(chances, 0), 0)

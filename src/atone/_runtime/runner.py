@@ -351,6 +351,7 @@ def _set_alarm(
 def _held_back(key: bytes, bound: BoundSaga, host: Host, decision: Decision, *, wary: bool) -> Slots | Caution | None:
     """Return what has no room for the calls that a decision would begin; None if they may begin."""
     if bound.has_plain_code and host.threads.none_left and bound.threads_for(decision) > 0:
+        host.caution.give_way(key)
         return host.threads
     if wary and not host.caution.admits(key, chances_left(bound.plan, decision.saga)):
         return host.caution
