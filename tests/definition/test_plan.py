@@ -5,6 +5,7 @@ Each option of the definition layer arrives in the plan, for async and plain fun
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -342,6 +343,13 @@ def test_a_plan_survives_json() -> None:
         again = Plan.from_json(plan.to_json())
         assert again == plan
         assert (hash(again), again.plan_hash) == (hash(plan), plan.plan_hash)
+
+
+def test_a_count_that_is_no_whole_number_can_be_read_again() -> None:
+    """Nothing refuses it where no types are checked, and it works: what was stored must not strand its sagas."""
+    for_ever: Any = math.inf
+    plan = plan_of({"one": a(retry=Retry(attempts=for_ever))})
+    assert Plan.from_json(plan.to_json()) == plan
 
 
 def saga(
