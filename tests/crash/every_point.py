@@ -120,6 +120,9 @@ class Explorer:
         first = self._run(Faults(self.job.role), records=True)
         self._whole = first.seconds
         self.tally.points = len(first.states)
+        if not first.states:
+            self.tally.violations += 1
+            self.tally.told.append(f"{self.job.shape}: the {self.job.role} came to no point, so nothing is shown")
         for faults, times in self._first_faults(first):
             self._after(faults, times)
             if self.tally.violations >= SHOWN:

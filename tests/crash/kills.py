@@ -251,6 +251,8 @@ class Run:
                 lane.close()
         told = [one for lane in lanes for one in lane.told]
         broken = [one["broke"] for one in told if "broke" in one]
+        # One that was killed has told nobody why, and what it was to do is missing.
+        broken += [f"lane {at} ended with {lane.status}" for at, lane in enumerate(lanes) if lane.status != 0]
         if broken:
             raise Broken(broken[0])
         return told

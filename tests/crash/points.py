@@ -223,8 +223,11 @@ class Run:
 
     def _judged(self) -> list[Violation]:
         if isinstance(self.shape, Dance):
-            return self.shape.violations(self.stage) + self._left_over()
-        return self.shape.violations(finish(read_histories(self.store)), self.stage) + self._left_over()
+            found = self.shape.violations(self.stage)
+        else:
+            found = self.shape.violations(finish(read_histories(self.store)), self.stage)
+        unheard = [Violation(Rule.LIVENESS, self.shape.name, "", f"Nobody heard of {one}") for one in self.sim.errors]
+        return found + self._left_over() + unheard
 
     def _left_over(self) -> list[Violation]:
         """Return what nobody will ever hear: messages that are parked, or still wait."""
@@ -264,7 +267,7 @@ class Run:
         if self.surface.server is not None:
             # What is said twice must be heard twice, and change nothing: also by who comes when all is over.
             if isinstance(self.shape, Shape):
-                self._others.append(self.sim.process("last", self._hear_out))
+                keeping["last"] = asyncio.create_task(self._keep("last", self._hear_out), name="keeper of last")
             await asyncio.sleep(SETTLE_SECONDS)
         for task in keeping.values():
             if task.done():

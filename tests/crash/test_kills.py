@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.crash.forks import Broken, Tell
+from tests.crash.kills import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,3 +48,13 @@ def test_a_store_that_takes_stale_writes_is_found_out() -> None:
     figures = run("--shape", "refused", "--at", "before commit", "--unfenced", test="zombies")
     assert figures["status"] == 1
     assert figures["wrong"] > 0
+
+
+def test_a_lane_that_dies_without_a_word_is_no_success(tmp_path: Path) -> None:
+    """What it was to do is missing, and nobody else says so."""
+
+    def work(at: int, folder: Path, url: str | None) -> Callable[[Tell], None]:
+        return lambda tell: os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(Broken, match="lane 0 ended with -9"):
+        Run(tmp_path / "run", 1, None)._together("dry", work)

@@ -46,6 +46,7 @@ class Stop:
             if sleeper.status is None:
                 self._sleeps(lane, place, shape, sleeper)
             else:
+                sleeper.wait()  # it never came to its point; if that is because it fell, the run is broken
                 lane.result.missed += 1
                 lane.live(place, shape, -1)
         lane.ran(shape, place, f"{self.death}, stopped")

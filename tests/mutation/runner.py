@@ -51,6 +51,9 @@ EXTRA_SECONDS = 10
 # A fresh interpreter leaves out the few tests that take longer: they would be most of its time, and kill little.
 ALONE_SECONDS_MAX = 3.0
 MEMORY_BYTES = 6 * 1024**3
+# How a forked child ends that could not judge its mutant.
+FELL = 9
+CONTROLS = 20
 KILLED, TIMED_OUT, SURVIVED, UNCOVERED = "killed", "timed out", "survived", "not covered"
 
 
@@ -209,6 +212,9 @@ class Session:
         for file in data.measured_files():
             tests = {line: {one for one in names if one} for line, names in data.contexts_by_lineno(file).items()}
             self.seen.tests_of[Path(file).name] = tests
+        quickest = sorted(self.seen.seconds, key=lambda name: self.seen.seconds[name])[:CONTROLS]
+        if self._mutants and alone(None, quickest, EXTRA_SECONDS) != 0:
+            raise pytest.UsageError("a fresh interpreter fails without any change, so there all would count as killed")
         self._judge_all()
         return True
 
@@ -231,7 +237,7 @@ class Session:
         pid = os.fork()
         if pid:
             return pid
-        status = 9
+        status = FELL
         try:
             nothing = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
@@ -253,6 +259,8 @@ class Session:
         elif not names or at_import:
             names = sorted(self.seen.seconds, key=lambda name: self.seen.seconds[name])
         names = [name for name in names if self.seen.seconds[name] <= ALONE_SECONDS_MAX]
+        if not names:
+            return 0  # all that go through it were run, and are too slow to be run again
         return alone(mutant, names, EXTRA_SECONDS + 3 * sum(self.seen.seconds[name] for name in names))
 
 
@@ -263,7 +271,8 @@ def _passes(item: pytest.Item) -> bool:
 def _verdict(status: int) -> str:
     if os.WIFSIGNALED(status):
         return TIMED_OUT if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGALRM) else KILLED
-    return {0: SURVIVED, 4: UNCOVERED, 5: TIMED_OUT}.get(os.WEXITSTATUS(status), KILLED)
+    # A child that fell by itself has shown nothing, and is no kill.
+    return {0: SURVIVED, FELL: SURVIVED, 4: UNCOVERED, 5: TIMED_OUT}.get(os.WEXITSTATUS(status), KILLED)
 
 
 def limit(seconds: float) -> None:
@@ -279,11 +288,11 @@ def limit(seconds: float) -> None:
 # -- a mutant in an interpreter of its own
 
 
-def alone(mutant: Mutant, names: Sequence[str], seconds: float) -> int:
-    """Run tests against a mutant in a fresh interpreter; 0 if they pass, 1 if not, 5 if they take too long."""
+def alone(mutant: Mutant | None, names: Sequence[str], seconds: float) -> int:
+    """Run tests against a mutant or none in a fresh interpreter: 0 if they pass, 1 if not, 5 if that takes too long."""
     with tempfile.TemporaryDirectory(prefix="atone-mutant-") as folder:
         task = Path(folder) / "task.json"
-        task.write_text(json.dumps({"mutant": vars(mutant), "names": list(names), "seconds": seconds}))
+        task.write_text(json.dumps({"mutant": mutant and vars(mutant), "names": list(names), "seconds": seconds}))
         command = [sys.executable, "-m", "tests.mutation", "--alone", str(task)]
         ran = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if ran.returncode < 0:
@@ -309,9 +318,9 @@ class Chosen:
 def run_alone(task: Path) -> int:
     """Do what `alone` asks for."""
     told = json.loads(task.read_text())
-    mutant = Mutant(**told["mutant"])
     limit(told["seconds"] + 10)
-    source = (FOLDER / mutant.file).read_text(encoding="utf-8")
-    sys.meta_path.insert(0, Changed(mutant, source))
+    if told["mutant"] is not None:
+        mutant = Mutant(**told["mutant"])
+        sys.meta_path.insert(0, Changed(mutant, (FOLDER / mutant.file).read_text(encoding="utf-8")))
     files = sorted({name.partition("::")[0] for name in told["names"]})
     return int(pytest.main(pytest_arguments(files), plugins=[Chosen(told["names"])]))

@@ -9,10 +9,11 @@ import sys
 
 import pytest
 
+from tests.coverage import GOALS, Room, below_goal
 from tests.mutation.__main__ import all_mutants, interval, summary
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.operators import mutants_of, mutated
-from tests.mutation.runner import KILLED, ROOT, SURVIVED, UNCOVERED, Found
+from tests.mutation.runner import FELL, KILLED, ROOT, SURVIVED, UNCOVERED, Found, _verdict, alone
 
 SOURCE = '''"""Words."""
 from typing import cast
@@ -67,6 +68,28 @@ def test_the_score_counts_what_is_alive_and_what_nobody_runs() -> None:
     text, score = summary([Found(one, verdict) for one, verdict in zip(mutants, verdicts, strict=True)], 10, 1.0)
     assert score == 50.0
     assert "a random sample of 4 of 10" in text
+
+
+def test_a_child_that_fell_by_itself_has_killed_nothing() -> None:
+    """Whatever keeps the mutator from judging must not raise the score."""
+    assert [_verdict(status << 8) for status in (0, 1, FELL)] == [SURVIVED, KILLED, SURVIVED]
+
+
+def test_a_room_of_which_nothing_was_seen_is_below_its_goal() -> None:
+    """A report without any room must not pass."""
+    seen = [Room(name, branches=10, branches_hit=10) for name in GOALS]
+    assert below_goal(seen, 95.0) == []
+    assert below_goal(seen[1:], 95.0) == [GOALS[0]]
+    assert below_goal([], 95.0) == list(GOALS)
+
+
+def test_a_fresh_interpreter_passes_without_a_change_and_not_without_tests() -> None:
+    """Otherwise everything that is tried there would count as killed."""
+    name = "tests/core/test_stored_forms.py::"
+    assert alone(None, [f"{name}no_such_test"], 30) == 1
+    whole = (ROOT / "tests/core/test_stored_forms.py").read_text(encoding="utf-8")
+    first = next(line for line in whole.splitlines() if line.startswith("def test_") and "()" in line)
+    assert alone(None, [name + first.removeprefix("def ").partition("(")[0]], 30) == 0
 
 
 @pytest.mark.slow

@@ -32,11 +32,20 @@ def no_point(_: str) -> None:
 class Services:
     """All participants of a shape. `point` is called by name wherever a process may die around an effect.
 
-    `ignores_keys` breaks them on purpose, for a test that wants to see it found.
+    `ignores_keys` breaks them on purpose, for a test that wants to see it found. `guards` says of a saga's id and a
+    step whether its participant refuses what comes after its undo; one that does not knows keys again and nothing
+    else, so what comes too late has its effect, and whoever judges the ledger sees it.
     """
 
-    def __init__(self, ledger: Ledger, point: Callable[[str], None] = no_point, *, ignores_keys: bool = False) -> None:
-        self.ledger, self.point, self.ignores_keys = ledger, point, ignores_keys
+    def __init__(
+        self,
+        ledger: Ledger,
+        point: Callable[[str], None] = no_point,
+        *,
+        ignores_keys: bool = False,
+        guards: Callable[[str, str], bool] = lambda saga_id, step: True,
+    ) -> None:
+        self.ledger, self.point, self.ignores_keys, self.guards = ledger, point, ignores_keys, guards
 
     async def act(self, ctx: Context[Any], step: str, cents: int = CENTS) -> str:
         """Have the action's effect once for its key: the customer pays `cents` to the step's account."""
@@ -67,7 +76,8 @@ class Services:
         moves = {CUSTOMER: -cents, step: cents} if cents else {}
 
         def decide(book: Book) -> Line:
-            kind = LATE if key in book.undone else REPEATED if key in book.by_key else EFFECT
+            is_late = key in book.undone and self.guards(saga_id, step)
+            kind = LATE if is_late else REPEATED if key in book.by_key else EFFECT
             return Line(EFFECT if self.ignores_keys else kind, saga_id, step, "action", attempt, key, "", moves)
 
         if self._write(f"effect of {step}", decide).kind == LATE:

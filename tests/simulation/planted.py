@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from atone._core import facts
+from atone._core import backward, facts
 from atone._messaging.posting import Posting
 from atone._runtime import invoke
 from atone._runtime.alarm import Alarm
+from atone._runtime.calls import Calls
 from atone._runtime.committer import Committer
 from atone._runtime.recovery import Recovery
 from atone._runtime.runner import Runner
@@ -135,6 +136,14 @@ def _no_alarm(self: Any, delay_seconds: float, ring: Any) -> None:
     pass
 
 
+def _only_tell(self: Any, attempt: Any) -> None:
+    self._give_up_on(attempt)
+
+
+def _at_once(plan: Any, step: Any, state: Any) -> float:
+    return 0.0
+
+
 PLANTED: Mapping[str, Plant] = {
     "a commit without an answer counts as done": _instead(Committer, "_write", _time_out_is_success),
     "a commit is sent again under a new id": _instead(Committer, "_write", _new_ids),
@@ -149,6 +158,8 @@ PLANTED: Mapping[str, Plant] = {
     "a message that no broker has taken counts as published": _instead(Posting, "publish", _gives_up),
     "hints only": _instead(Recovery, "_pause", _never_looks),
     "no saga wakes by itself": _instead(Alarm, "set", _no_alarm),
+    "a call goes on after its hard end": _instead(Calls, "_expire", _only_tell),
+    "an undo does not wait for what may still land": _instead(backward, "not_before", _at_once),
 }
 
 

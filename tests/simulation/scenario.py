@@ -5,7 +5,7 @@ Owns the draw, as plain data that can be printed. Must not run anything. Read by
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
 
@@ -63,7 +63,8 @@ class Scenario:
     """One schedule. `starters` are the nodes that run nothing; `strict`: each shape must end as it says.
 
     `servings` are nodes too, numbered after the others. `told`: what happens to sagas goes to the broker. `ordered`:
-    what is ready first is first, else it is drawn.
+    what is ready first is first, else it is drawn. `bare`: participants of steps without a barrier
+    know keys again and nothing else: in such a schedule nothing may come late, for nobody refuses it.
     """
 
     seed: int
@@ -80,6 +81,7 @@ class Scenario:
     servings: tuple[Serving, ...] = ()
     told: bool = False
     thread_seconds: float = 0.0
+    bare: bool = False
 
     def __str__(self) -> str:
         plays = ", ".join(f"{one.shape} as {one.saga_id} by {one.nodes}" for one in self.plays)
@@ -109,7 +111,7 @@ def drawn(seed: int) -> Scenario:
     )
     strict = gentle and not any(shape_named(one.shape).is_long for one in plays)
     badly = not strict and chance.random() < 0.6
-    return Scenario(
+    scenario = Scenario(
         seed,
         nodes,
         starters,
@@ -124,6 +126,22 @@ def drawn(seed: int) -> Scenario:
         servings=servings,
         told=told,
         thread_seconds=0.0 if strict else chance.choice((0.0, 0.1, 30.0)),
+    )
+    return _bared(chance, scenario) if not servings and chance.random() < 0.25 else scenario
+
+
+def _bared(chance: Random, scenario: Scenario) -> Scenario:
+    """Return a schedule of drawn sagas only, whose participants are slow and guard against nothing that comes late.
+
+    A process that sleeps in the middle of a call may wake up too late for all promises, so none is frozen there.
+    """
+    return replace(
+        scenario,
+        plays=tuple(replace(one, shape=f"drawn {chance.randrange(KINDS)}") for one in scenario.plays),
+        blows=tuple(replace(one, what=Strike.KILL) if one.what is Strike.FREEZE else one for one in scenario.blows),
+        slow_seconds=chance.choice((1.0, 3.0, 10.0)),
+        strict=False,
+        bare=True,
     )
 
 

@@ -91,10 +91,19 @@ class Run:
             self._drawn("participants"),
             badly=scenario.badly,
             slow_seconds=scenario.slow_seconds,
+            late_seconds=self._late_seconds,
+            now=self.sim.clock.time,
         )
         self.stage.services = self.services
         self.shapes = [shape_named(one.shape) for one in scenario.plays]
         self.is_long = any(shape.is_long for shape in self.shapes)
+        self._late: dict[tuple[str, str], float] = {
+            (play.saga_id + start.suffix, step.name): start.saga.plan().late_grace_seconds
+            for play, shape in zip(scenario.plays, self.shapes, strict=True)
+            for start in shape.starts
+            for step in start.saga.plan().steps
+            if not step.barrier and scenario.bare
+        }
         self.url = f"memory://simulation-{scenario.seed}"
         self.published: list[Message] = []
         self._needed = {(node, at) for at, play in enumerate(scenario.plays) for node in play.nodes}
@@ -176,6 +185,10 @@ class Run:
 
     def _drawn(self, purpose: str) -> Random:
         return self.sim.chance(f"{purpose} of {self.scenario.seed}")
+
+    def _late_seconds(self, saga_id: str, step: str) -> float | None:
+        """Return how long after its hard end a call may land; None if the participant guards against late ones."""
+        return self._late.get((saga_id, step))
 
     def _sagas(self) -> list[Saga[Any]]:
         made: dict[type, Saga[Any]] = {}

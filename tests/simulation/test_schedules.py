@@ -36,6 +36,7 @@ def test_schedules_of_every_kind_are_drawn() -> None:
     assert any(each.told for each in some_drawn)
     assert any(each.starters for each in some_drawn)
     assert any(each.strict for each in some_drawn)
+    assert 100 < sum(each.bare for each in some_drawn) < 200
 
 
 def test_a_seed_does_the_same_in_another_process_with_another_hash_seed() -> None:
