@@ -16,6 +16,8 @@ from concurrent.futures import Executor
 from contextvars import ContextVar
 from typing import Protocol
 
+from atone._threads import DaemonThreads
+
 
 class Beats(Protocol):
     """Something that is done again and again, until it is stopped."""
@@ -117,8 +119,6 @@ class ThisMachine:
 
     def threads(self, most: int, name: str) -> Executor:
         """See `Machine`."""
-        from atone._runtime.threads import DaemonThreads
-
         return DaemonThreads(most, name)
 
 

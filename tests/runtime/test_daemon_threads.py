@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from atone import Context, Orchestrator, Saga, step
-from atone._runtime.threads import DaemonThreads, aside
+from atone._runtime.aside import aside
+from atone._threads import DaemonThreads
 from atone.orchestrator import Limits
 
 

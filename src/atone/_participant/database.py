@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from typing import Any, TypeAlias, TypeVar
 
 from atone._connections.face import finish
-from atone._runtime.threads import DaemonThreads
+from atone._threads import DaemonThreads
 from atone.errors import DefinitionError
 
 T = TypeVar("T")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from atone._runtime.aside import aside
 from atone._runtime.committer import Committer
 from atone._runtime.heartbeat import Heartbeat
 from atone._runtime.ids import new_worker_id
 from atone._runtime.limits import Limits
 from atone._runtime.logs import about, told
 from atone._runtime.telemetry import Telemetry
-from atone._runtime.threads import aside
 from atone.clock import Clock, StoreTime
 from atone.errors import StoreError
 from atone.store import Lease, Store, StoredPlan, Turn, TurnResult

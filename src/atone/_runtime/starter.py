@@ -13,6 +13,7 @@ from functools import partial
 
 from atone._core import facts
 from atone._core.decide import decide
+from atone._runtime.aside import aside
 from atone._runtime.bound import BoundSaga
 from atone._runtime.committer import Committer
 from atone._runtime.ids import CommitIds, SagaKeys
@@ -22,7 +23,6 @@ from atone._runtime.outcomes import Outcomes
 from atone._runtime.outgoing import Sending, messages_of
 from atone._runtime.starts import Starts
 from atone._runtime.telemetry import Telemetry
-from atone._runtime.threads import aside
 from atone._runtime.wire import encode_entries
 from atone.clock import Clock, StoreTime
 from atone.errors import Shutdown, StoreUnavailable

@@ -17,7 +17,7 @@ from hashlib import sha256
 from random import Random
 from typing import Any, TypeVar, cast
 
-from atone._runtime.threads import run_into
+from atone._threads import run_into
 from atone.machine import MACHINE, Beats
 from atone.testing._loop import SimulatedLoop, Stuck, TooLong, in_a_thread
 from atone.testing._process import PROCESS, Killed, Process, ProcessKilled

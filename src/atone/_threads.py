@@ -1,20 +1,18 @@
 """Threads that nobody waits for at the interpreter's end: for plain functions, and for the lease.
 
 The standard library's pools are joined when the process exits, so a function that never returns would keep the process
-alive; what is killed here with its process is, to the saga, a crash like any other. Must not know what it runs.
+alive; what is killed here with its process is, to the saga, a crash like any other. Must not know what it runs. Given
+out by `machine`; a participant's database has its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
-
-from atone.machine import machine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,16 +73,3 @@ def run_into(future: Future[Any], call: Callable[[], Any]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
-
-
-async def aside(call: Callable[[], T]) -> T:
-    """Run a blocking call in a daemon thread of its own: no pool that user code has filled can hold it up.
-
-    At the interpreter's end no thread can be started any more; then it runs here.
-    """
-    future: Future[T] = Future()
-    try:
-        machine().aside(partial(run_into, future, call), "atone-aside")
-    except RuntimeError:
-        run_into(future, call)
-    return await asyncio.wrap_future(future)
