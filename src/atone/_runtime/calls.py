@@ -25,6 +25,7 @@ from atone._runtime.telemetry import Heard
 log = logging.getLogger("atone.saga")
 
 LEASE_LOOK_SECONDS = 0.05
+EXCUSED_MAX = 3
 
 
 class Caller(Protocol):
@@ -54,6 +55,7 @@ class Caller(Protocol):
 
 
 _NO_STEPS: frozenset[str] = frozenset()
+_NONE_MISSED: dict[str, int] = {}  # replaced, never written
 
 
 def _nobody(fact: Fact) -> None:
@@ -67,13 +69,14 @@ def _nobody(fact: Fact) -> None:
 class Calls:
     """The attempts under way; `tell` hears the fact of each. `heard` tells telemetry, if it is on."""
 
-    __slots__ = ("_bound", "_caller", "_gone", "_kept", "_loop", "_tell", "_under_way", "asking", "heard")
+    __slots__ = ("_bound", "_caller", "_gone", "_kept", "_loop", "_missed", "_tell", "_under_way", "asking", "heard")
 
     def __init__(self, caller: Caller, bound: BoundSaga, tell: Callable[[Fact], None]) -> None:
         self._caller, self._bound, self._tell = caller, bound, tell
         self._loop = asyncio.get_running_loop()
         self._under_way: set[Attempt] = set()
         self._kept: Kept | None = None
+        self._missed = _NONE_MISSED  # by step, how often in a row its deadline had passed before its call began
         self._gone = False
         self.asking = _NO_STEPS  # the steps whose `when` is being asked
         self.heard: Heard | None = None
@@ -91,17 +94,28 @@ class Calls:
             self._loop.call_later(LEASE_LOOK_SECONDS, self.begin, call, state, True)
             return
         if call.deadline <= self._caller.now():
-            # A call that begins after its hard deadline could have its effect after its undo. Waiting for the lease
-            # uses up no attempt; a commit that took longer than the step may does, or it would be repeated for ever.
+            # A call that begins after its hard deadline could have its effect after its undo.
             self._give_back(call)
-            fact = facts.Interrupted(call.step, call.operation, call.attempt) if late else timed_out(call)
+            excused = late or self._is_excused(call)
+            fact = facts.Interrupted(call.step, call.operation, call.attempt) if excused else timed_out(call)
             self._loop.call_soon(self._say, fact)  # not within the turn that is being performed
             return
+        if call.step in self._missed:
+            self._missed = {step: times for step, times in self._missed.items() if step != call.step}
         attempt = Attempt(call, self._bound.in_thread(call.step, call.operation))
         self._under_way.add(attempt)
         attempt.task = self._loop.create_task(self._run(attempt, state))
         seconds = call.deadline - self._caller.now()
         self._caller.deadlines.after(seconds, attempt, self._expire)
+
+    def _is_excused(self, call: Call) -> bool:
+        """Whether a call that came too late uses up no attempt: a store that stalls must not undo a saga.
+
+        One that is always slower than the step may be does use them up, or the step would be repeated for ever.
+        """
+        times = self._missed.get(call.step, 0) + 1
+        self._missed = {**self._missed, call.step: times}
+        return times <= EXCUSED_MAX
 
     def _say(self, fact: Fact) -> None:
         self._tell(fact)
