@@ -103,6 +103,7 @@ async def a_disk_is_full(at: Stage) -> None:
     at.journal("""
         When there is room again, it went on by itself. The intent of `ship` waited for so long to be written that the
         attempt's time was over: that call was not made, for it might have come after its undo, and the next one was.
+        The journal has the words of a shutdown for it; it uses up no attempt.
     """)
     await at.atone("show order-1")
     assert before == at.world.names[: len(before)]
