@@ -175,3 +175,19 @@ assert not any(name.startswith(("atone._runtime", "atone.stores", "atone.orchest
 assert "apsw" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+FAILS_AFTER_A_SAGA = """
+@pytest.mark.saga(schedules=1)
+async def test_pays(saga_orchestrator):
+    async with saga_orchestrator(Pay()) as orchestrator:
+        await orchestrator.execute(Pay, 7, saga_id="one")
+    assert not "all is well"
+"""
+
+
+def test_a_failure_shows_what_the_sagas_did(pytester: pytest.Pytester) -> None:
+    """The journal in words, in virtual time, stands below the seed."""
+    shown = _run(pytester, FAILS_AFTER_A_SAGA).stdout
+    shown.fnmatch_lines(["*replay: pytest *", "Pay/one is completed", "*0.000 s*charge: attempt 1 began*"])
+    shown.fnmatch_lines(["*5.000 s*charge: attempt 1 succeeded*"])

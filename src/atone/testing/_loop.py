@@ -17,7 +17,7 @@ from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
-from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack, cast
 
 from atone.errors import AtoneError
 from atone.testing._process import PROCESS, Process, ProcessKilled
@@ -296,6 +296,23 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         finally:
             events._set_running_loop(before)
             sys.unraisablehook = hook
+
+
+def _refuses(name: str) -> Callable[..., NoReturn]:
+    def refuse(*args: object, **named: object) -> NoReturn:
+        raise NotImplementedError(
+            f"{name}: there are no sockets, processes or signals in a simulation. Give the code under test a fake, or "
+            "the real service in this process."
+        )
+
+    return refuse
+
+
+for _name in ("add_reader", "add_signal_handler", "add_writer", "connect_read_pipe", "connect_write_pipe",
+              "create_connection", "create_datagram_endpoint", "create_server", "create_unix_connection",
+              "create_unix_server", "getaddrinfo", "getnameinfo", "sock_accept", "sock_connect", "sock_recv",
+              "sock_sendall", "subprocess_exec", "subprocess_shell"):  # fmt: skip
+    setattr(SimulatedLoop, _name, _refuses(_name))
 
 
 def _run_into(future: asyncio.Future[T], func: Callable[..., T], args: tuple[Any, ...]) -> None:

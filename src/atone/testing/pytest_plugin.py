@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SCHEDULES = 10
 LINES_MAX = 60
 _SIMULATION = pytest.StashKey["Simulation"]()
+_STORE = pytest.StashKey["MemoryStore"]()
 _MARKER = "saga(schedules=10): run an async test in Atone's simulation, once for each of so many seeded schedules."
 
 
@@ -91,11 +92,13 @@ def saga_clock(saga_simulation: Simulation) -> VirtualClock:
 
 
 @pytest.fixture
-def saga_store(saga_clock: VirtualClock) -> MemoryStore:
+def saga_store(request: pytest.FixtureRequest, saga_clock: VirtualClock) -> MemoryStore:
     """A store in memory, on the virtual clock."""
     from atone.stores.memory import MemoryStore
 
-    return MemoryStore(allow_volatile=True, clock=saga_clock.time)
+    store = MemoryStore(allow_volatile=True, clock=saga_clock.time)
+    cast("pytest.Item", request.node).stash[_STORE] = store
+    return store
 
 
 @pytest.fixture
@@ -155,5 +158,21 @@ def _told(item: pytest.Item, simulation: Simulation) -> str:
         f"replay: pytest '{item.nodeid}' --saga-seed {simulation.seed}",
         *left_out,
         *trace[-LINES_MAX:],
+        *_journals(item),
     ]
     return "\n".join(lines)
+
+
+def _journals(item: pytest.Item) -> list[str]:
+    """Tell what the sagas in `saga_store` have done, in order; of very much the middle is left out."""
+    from atone.testing._verify.timeline import journals
+    from atone.testing.simulate import Simulation
+
+    store = item.stash.get(_STORE, None)
+    if store is None:
+        return []
+    try:
+        lines = Simulation(None).run(lambda: journals(store))
+    except Exception as error:  # noqa: BLE001 - what the test itself has to say matters more
+        return [f"the journals can't be told: {error!r}"]
+    return lines if len(lines) <= 2 * LINES_MAX else [*lines[:LINES_MAX], "...", *lines[-LINES_MAX:]]

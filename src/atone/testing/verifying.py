@@ -72,7 +72,8 @@ def verify(
     Time is virtual, nothing sleeps, no socket is opened. It can be called where an event loop runs.
 
     Raises:
-        ValueError: An argument makes no sense: an event that nobody waits for, commands that nobody answers.
+        ValueError: An argument makes no sense: an event that nobody waits for, commands that nobody answers, no runs.
+        TypeError: An argument is not of the kind that is asked for.
         DefinitionError: It is a choreography: that has no plan to derive faults from.
     """
     parts = (Part.STEPS, Part.COMPENSATIONS, Part.QUESTIONS, Part.EVENTS, Part.REPEATS, Part.CANCELS, Part.CRASHES,
@@ -210,6 +211,11 @@ def _run(
             "faults from. Its map is checked when it is imported; run its services in atone.testing.Simulation, on a "
             "ChaoticBroker, and check their ledger with check_invariants."
         )
+
+    bounds = {"runs_max": (runs_max, 1), "findings_max": (findings_max, 1), "schedules": (schedules, 0)}
+    for name, (bound, least) in bounds.items():
+        if bound < least:
+            raise ValueError(f"{name}={bound} makes no sense. Give {least} or more.")
 
     def campaign() -> Report:
         case = Case.of(saga, given, participants, ledger, dict(events or {}), serving)

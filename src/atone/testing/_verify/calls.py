@@ -168,11 +168,12 @@ class _Call:
             self.run.note(f"{what} arrives: {value!r}"[:200])
 
     async def _user(self) -> Any:
-        before = LINE.set(self)
+        before = LINE.get()
+        LINE.set(self)
         try:
             value = await self._plainly()
         finally:
-            LINE.reset(before)
+            LINE.set(before)  # no token: what is thrown away at the end ends in another context
         self.run.landed(self.step, self.called, value)
         return value
 

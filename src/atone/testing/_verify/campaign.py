@@ -53,7 +53,7 @@ class Campaign:
         self, helper: str, case: Case, parts: Iterable[Part], *, runs_max: int, findings_max: int, schedules: int = 0
     ) -> None:
         self._helper, self._case, self._parts = helper, case, frozenset(parts)
-        self._runs_max, self._findings_max, self._schedules = max(1, runs_max), max(1, findings_max), schedules
+        self._runs_max, self._findings_max, self._schedules = runs_max, findings_max, schedules
         self._results: dict[str, Result] = {}
         self._lines: dict[tuple[str, str], _Line] = {}
         self._findings: list[Finding] = []
@@ -65,8 +65,10 @@ class Campaign:
 
     def report(self, only: str | None = None) -> Report:
         """Do all runs, or one, and return what came of them."""
+        if only not in (None, NO_FAULT.name):
+            self._ask_for(str(only))
         base = self._do(NO_FAULT, ("(saga)", "no fault"))
-        if base.status in FINAL and not base.wrong:
+        if not self._findings:
             if only is None:
                 self._do_all(base)
             elif only != NO_FAULT.name:
@@ -165,7 +167,7 @@ class Campaign:
         self._runs += 1
         result = self._results[name] = Run(self._case, scenario).go()
         self._points += len(result.points)
-        wrong = tuple(self._wrong(result))
+        wrong = tuple(self._wrong(result)) or tuple(self._unlike(result))
         line = self._lines.setdefault(row, _Line())
         line.runs += 1
         line.ends[result.end] += 1
@@ -184,6 +186,11 @@ class Campaign:
         base = self._results[NO_FAULT.name]
         if result is base and result.end not in FINAL:
             yield f"without any fault it ends {result.end}: give an input and participants with which it completes"
+        elif result is base and result.status == "compensated" and result.failure is not None:
+            yield (
+                f"without any fault it is undone, for {result.failure.rstrip('.')}. Give an input and participants "
+                "with which it completes, or is refused (Reject); time is virtual, so threads and sockets do not answer"
+            )
         elif result.wrong:
             return
         elif result.status not in FINAL:
@@ -192,6 +199,37 @@ class Campaign:
             yield f"it is compensated, but the ledger says {result.balance!r}; before it said {result.untouched!r}"
         elif result.status == "completed" and base.status == "completed" and result.balance != base.balance:
             yield f"it is completed, but the ledger says {result.balance!r}; without faults it says {base.balance!r}"
+
+    def _unlike(self, result: Result) -> Iterator[str]:
+        """Say whether runs can't be compared: the participants are not made anew, or each run is another by itself."""
+        base = self._results[NO_FAULT.name]
+        if result is base:
+            result = Run(self._case, NO_FAULT).go()
+        if result.untouched != base.untouched:
+            yield (
+                f"before this run the ledger says {result.untouched!r}, before the first one it said "
+                f"{base.untouched!r}: participants= has to make all that they hold anew for each run. Look for what "
+                "lives in a module or a class, or in a file"
+            )
+        elif result.scenario == NO_FAULT and (result.status, result.balance) != (base.status, base.balance):
+            yield (
+                f"without any fault it ends {base.end} and the ledger says {base.balance!r}; once more, and it ends "
+                f"{result.end} and says {result.balance!r}. Leave out of the ledger what is drawn anew each time "
+                "(random, uuid, the time of day), or give it a seed"
+            )
+
+    def _ask_for(self, only: str) -> None:
+        """Refuse a name that fits no step.
+
+        Raises:
+            ValueError: It does not.
+        """
+        unknown = sorted({fault.step for fault in named(only).faults} - self._case.plan.index.keys())
+        if unknown:
+            raise ValueError(
+                f"{self._case.plan.name} has no step {unknown[0]!r}, which only={only!r} names. "
+                "Copy `only=` from a report, as it stands there."
+            )
 
     def _uncovered(self, only: str | None) -> Iterator[Uncovered]:
         if only is not None:

@@ -5,6 +5,7 @@ Owns the questions that can be asked before anything runs. Made by `verifying`, 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from copy import deepcopy
@@ -15,6 +16,8 @@ from atone._core.plan import Plan
 from atone.broker import Broker
 from atone.definition import Saga
 from atone.testing.simulate import Simulation
+
+_PLAIN = "Return plain values: numbers, text, and lists, tuples, dicts of them."
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,13 @@ class Case:
 
         Raises:
             ValueError: An event is none that the saga waits for, or nobody is there to answer its commands.
+            TypeError: Something is not of the kind that is asked for.
         """
+        _check_callables(saga, participants, ledger)
 
         async def look() -> type[Saga[Any]]:
             async with AsyncExitStack() as stack:
-                return type(saga(await entered(participants(), stack)))
+                return type(definition_on(saga, await entered(participants(), stack)))
 
         found = Simulation(None).run(look)
         plan = found.plan()
@@ -62,7 +67,52 @@ class Case:
 
     def balance(self, participants: Any) -> Any:
         """Return what the ledger says now; what the participants do later does not change it."""
-        return deepcopy(self.ledger(participants))
+        told = self.ledger(participants)
+        if inspect.isawaitable(told):
+            if inspect.iscoroutine(told):
+                told.close()
+            raise TypeError("ledger= is asynchronous. Give a plain function that reads the participants.")
+        try:
+            kept = deepcopy(told)
+        except TypeError as error:
+            raise TypeError(f"What ledger= returns can't be kept ({error}). {_PLAIN}") from error
+        if kept != told:
+            raise TypeError(f"What ledger= returns, {told!r}, is not equal to its own copy. {_PLAIN}")
+        return kept
+
+
+def definition_on(saga: Callable[[Any], Saga[Any]], participants: Any) -> Saga[Any]:
+    """Return the definition's object on these participants.
+
+    Raises:
+        TypeError: It is none.
+    """
+    found = saga(participants)
+    if not isinstance(cast("object", found), Saga):
+        raise TypeError(
+            f"The saga has to be a Saga class, or a function that returns an object of one, and it gave a "
+            f"{type(found).__name__}. Write verify(lambda participants: PlaceOrder(participants), ...)."
+        )
+    return found
+
+
+def _check_callables(saga: object, participants: object, ledger: object) -> None:
+    if isinstance(saga, Saga):
+        name = type(cast("object", saga)).__name__
+        raise TypeError(
+            f"{name} is given as an object, and each life of the worker needs another one. Give the class, or "
+            f"lambda participants: {name}(participants)."
+        )
+    if not callable(participants):
+        raise TypeError(
+            f"participants= is a {type(participants).__name__}, and each run needs others. Give a class or a "
+            "function that makes them."
+        )
+    if not callable(ledger):
+        raise TypeError(
+            f"ledger= is a {type(ledger).__name__}. Give a function that reads the participants and returns what "
+            "counts."
+        )
 
 
 async def entered(made: Any, stack: AsyncExitStack) -> Any:
@@ -71,4 +121,11 @@ async def entered(made: Any, stack: AsyncExitStack) -> Any:
         return await stack.enter_async_context(cast("AbstractAsyncContextManager[Any]", made))
     if isinstance(made, AbstractContextManager):
         return stack.enter_context(cast("AbstractContextManager[Any]", made))
+    if inspect.isgenerator(made) or inspect.isasyncgen(made) or inspect.isawaitable(made):
+        if inspect.iscoroutine(made):
+            made.close()
+        raise TypeError(
+            f"participants= returned a {type(made).__name__}. Give a plain function, or one that is decorated with "
+            "@contextmanager or @asynccontextmanager."
+        )
     return made

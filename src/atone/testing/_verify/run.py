@@ -25,9 +25,9 @@ from atone.orchestrator import Handle, Orchestrator
 from atone.outcome import NeedsAttention, Outcome
 from atone.stores.memory import MemoryStore
 from atone.testing._verify.calls import tampered
-from atone.testing._verify.case import Case, entered
+from atone.testing._verify.case import Case, definition_on, entered
 from atone.testing._verify.letters import BrokerOfOneLife, pending
-from atone.testing._verify.scenarios import Called, Fault, Kind, Scenario
+from atone.testing._verify.scenarios import NO_FAULT, Called, Fault, Kind, Scenario
 from atone.testing._verify.store import StoreOfOneLife
 from atone.testing._verify.timeline import Timeline
 from atone.testing._verify.world import World
@@ -40,12 +40,16 @@ LIVES_MAX = 20
 ROUNDS_MAX = 3
 LOOK_SECONDS = 1.0
 LOOKS_MAX = 120
+STEPS_MAX = 100_000  # some runs of long sagas come to a tenth of it
 _NUMBERS = count(1)
 
 
 @dataclass
 class Result:
-    """What came of a run. `end` is how the saga ended, `wrong` what must not be, `balance` what the ledger said."""
+    """What came of a run. `end` is how the saga ended, `wrong` what must not be, `balance` what the ledger said.
+
+    `failure` is why it was undone, of a run without faults that no step has refused.
+    """
 
     scenario: Scenario
     end: str = "no end"
@@ -56,6 +60,7 @@ class Result:
     hops: dict[tuple[str, Called], int] = field(default_factory=dict[tuple[str, Called], int])
     calls: Counter[tuple[str, Called]] = field(default_factory=Counter[tuple[str, Called]])
     hit: set[Fault] = field(default_factory=set[Fault])
+    failure: str | None = None
     timeline: Timeline | None = None
 
     @property
@@ -71,7 +76,7 @@ class Run:
         self.case, self.scenario = case, scenario
         self.late_grace_seconds = case.plan.late_grace_seconds
         self.result = Result(scenario)
-        self._sim = Simulation(scenario.seed)
+        self._sim = Simulation(scenario.seed, steps_max=STEPS_MAX)
         self._store = MemoryStore(allow_volatile=True, clock=self._sim.clock.time)
         self._timeline = Timeline(self._sim.clock, case.plan)
         self._calls: list[CalledBy] = []
@@ -92,7 +97,7 @@ class Run:
         except Stuck:
             result.wrong.append("the saga stands still: nothing will ever happen in it any more")
         except TooLong as never:
-            result.wrong.append(f"the saga comes to no end: {never}")
+            result.wrong.append(f"it comes to no end, for a step goes round and round, or waits for ever: {never}")
         result.timeline = self._timeline
         return result
 
@@ -181,7 +186,9 @@ class Run:
     async def _live(self, participants: Any) -> None:
         for life in range(1, LIVES_MAX + 1):
             self.note(f"worker {life} begins")
-            self._process = self._sim.process(f"worker {life}", lambda: self._work(self.case.saga(participants)))
+            self._process = self._sim.process(
+                f"worker {life}", lambda: self._work(definition_on(self.case.saga, participants))
+            )
             try:
                 await self._process.wait()
             except Killed:
@@ -277,6 +284,7 @@ class Run:
         result = self.result
         histories = await read_histories(self._store)
         status = histories[0].summary.status if histories else "never started"
+        result.failure = self._timeline.failure() if self.scenario == NO_FAULT else None
         result.end = f"attention, then {status}" if self._attended else status
         try:
             result.balance = self.case.balance(participants)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atone._core.facts import ACTION
+from atone._core.journal import AttemptRejected, AttemptUnknown
 from atone._core.plan import Plan
 from atone._runtime.wire import decode_entries
+from atone.store import Store
 from atone.testing.clock import VirtualClock
+from atone.testing.invariants import read_histories
 
 if TYPE_CHECKING:
     from atone.cli.words import Narrator
@@ -37,6 +41,14 @@ class Timeline:
         """Write what a journal row says; version 0 is a request from outside."""
         self._known.append((self._clock.time() - self._began_at, (version, entries)))
 
+    def failure(self) -> str | None:
+        """Return what failed last, of a saga that no step has refused."""
+        told = [entry for _, what in self._known if not isinstance(what, str) for entry in decode_entries(what[1])]
+        if any(isinstance(entry, AttemptRejected) and entry.operation is ACTION for entry in told):
+            return None
+        failed = [entry for entry in told if isinstance(entry, AttemptUnknown) and entry.operation is ACTION]
+        return f"{failed[-1].step} ended with {failed[-1].problem}" if failed else None
+
     def _words(self, what: str | tuple[int, bytes]) -> list[str]:
         if isinstance(what, str):
             return [what]
@@ -49,3 +61,17 @@ class Timeline:
         return [
             f"    {where}: {said.text}" for entry in decode_entries(entries) for said in self._narrator.tell(entry, at)
         ]
+
+
+async def journals(store: Store) -> list[str]:
+    """Return what the journal of each saga in a store says, one line for each thing; times are since its start."""
+    from atone.cli.words import Narrator
+
+    lines: list[str] = []
+    for found in await read_histories(store):
+        lines.append(f"{found.summary.name}/{found.summary.saga_id} is {found.summary.status}")
+        narrator, began_at = Narrator(), found.summary.created_at
+        for row in found.rows:
+            told = [said.text for entry in decode_entries(row.entries) for said in narrator.tell(entry, row.at)]
+            lines += [f"{row.at - began_at:10.3f} s  journal {row.version}: {text}" for text in told]
+    return lines
