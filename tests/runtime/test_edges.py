@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from atone import CannotTell, Context, NotLanded, Saga, Tried, step
+from atone import CannotTell, Context, NotLanded, Retry, Saga, Tried, step
 from atone._core.state import SagaState
 from atone._runtime import counting
 from atone._runtime.committer import Committer
@@ -25,6 +25,7 @@ from atone._runtime.measures import Measures
 from atone._runtime.messaging import Messaging
 from atone._runtime.outcomes import Outcomes
 from atone._runtime.reader import read
+from atone._runtime.recovery import Recovery
 from atone._runtime.replies import LONGEST_PAUSE_SECONDS, TRIES_MAX, Replies
 from atone._runtime.waiting import End, Waiting
 from atone._runtime.watchers import Watchers
@@ -32,8 +33,8 @@ from atone._threads import run_into
 from atone.errors import Shutdown, StoreClosed, UnknownSaga
 from atone.outcome import Compensated, Completed
 from atone.stores.memory import MemoryStore
-from atone.telemetry import Looked
-from tests.runtime.world import AT_ONCE, Order, opened, run, sqlite
+from atone.telemetry import Attempted, Looked, Observer, SagaObserver, Subject
+from tests.runtime.world import AT_ONCE, Order, limits, opened, run, sqlite
 
 # -- user code -------------------------------------------------------------------------------------------------------
 
@@ -280,12 +281,13 @@ def test_a_watcher_that_leaves_does_not_take_the_others_along() -> None:
             return state
 
         watchers = Watchers(reads, 60)
-        one, other = watchers.follow(b"k"), watchers.follow(b"k")
-        assert await anext(one) is state
-        assert await anext(other) is state
+        one, other, third = watchers.follow(b"k"), watchers.follow(b"k"), watchers.follow(b"k")
+        for each in (one, other, third):
+            assert await anext(each) is state
         await one.aclose()
         watchers.changed(b"k", newer)
         assert [seen async for seen in other] == [newer]
+        assert [seen async for seen in third] == [newer]
         watchers.changed(b"k", newer)  # nobody is there any more
 
     run(main())
@@ -370,6 +372,62 @@ def test_dead_letters_are_counted_and_without_a_census_no_saga_is() -> None:
     measures.looked(Looked(0, 2, 3, 4, "w"))
     assert [value for _, value in told] == [3]
     assert [value for _, _, value in measures.gauges()] == [2, 4]
+
+
+class Hearing(Observer, SagaObserver):
+    """Hears what keeps failing, and wants to hear of no attempt."""
+
+    def __init__(self) -> None:
+        self.failing: list[str] = []
+
+    def follow(self, saga: Subject) -> SagaObserver:
+        return self
+
+    def attempt(self, what: Attempted) -> None:
+        return None
+
+    def keeps_failing(self, step: str) -> None:
+        self.failing.append(step)
+
+
+class Stubborn(Saga[Order], late_grace=0):
+    """A step that fails once, which is as often as it may before somebody is told."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @step(
+        retry=Retry(attempts=3, initial=0.0, jitter=0.0, alert_after=1), timeout=20, no_compensation="it has no effect"
+    )
+    async def act(self, ctx: Context[Order]) -> str:
+        self.calls += 1
+        if self.calls == 1:
+            raise ConnectionError("no answer")
+        return "done"
+
+
+def test_a_step_that_keeps_failing_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log and to the observers, also to one that hears no attempts."""
+    hearing = Hearing()
+
+    async def main() -> None:
+        async with opened(sqlite(tmp_path), Stubborn(), telemetry=(hearing,)) as orchestrator:
+            assert isinstance(await orchestrator.execute(Stubborn, Order(), saga_id="1"), Completed)
+
+    run(main())
+    assert hearing.failing == ["act"]
+    assert any("act" in one.getMessage() for one in caplog.records if one.levelname == "WARNING")
+
+
+def test_sagas_without_a_definition_are_told_of_once_until_there_are_others(caplog: pytest.LogCaptureFixture) -> None:
+    """A look every second must not fill the log, and none is no news."""
+    recovery = Recovery(
+        MemoryStore(allow_volatile=True), cast("Any", None), cast("Any", SimpleNamespace(id="w")), {}, limits()
+    )
+    for count in (2, 2, 0, 0, 1):
+        recovery._report(cast("Any", SimpleNamespace(unclaimable=count, dead_letters=0)))
+    assert [one.getMessage()[:1] for one in caplog.records] == ["2", "1"]
+    recovery.stop()  # it was never started
 
 
 # -- replies ---------------------------------------------------------------------------------------------------------
