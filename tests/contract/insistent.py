@@ -1,8 +1,8 @@
 """A store that is asked again until its answer is definite, as the runtime does.
 
 Owns the repeating, and what the answer must have been if the one that counted was lost: a request that stands there
-although this store never said so was written by a try of its own. It must not repeat a definite answer. Used by the
-contract's runs on a PostgreSQL in trouble.
+under the commit id of a delivery that was never answered was written by a try of its own. It must not repeat a definite
+answer. Used by the contract's runs on a PostgreSQL in trouble.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ TRIES_MAX = 200
 
 
 class InsistentStore(Through):
-    """The port, around `inner`. `dead_letters` counts those in the store, past any lost answer."""
+    """The port, around `inner`.
 
-    def __init__(self, inner: Store, dead_letters: Callable[[], int]) -> None:
+    `dead_letters` counts those in the store, past any lost answer; `stands` tells whether the row of a delivery does,
+    by its commit id.
+    """
+
+    def __init__(self, inner: Store, dead_letters: Callable[[], int], stands: Callable[[bytes], bool]) -> None:
         super().__init__(inner)
         if isinstance(inner, Posting):
             self.outstanding = self._insisting(inner.outstanding)
@@ -49,7 +53,8 @@ class InsistentStore(Through):
         self.repeats = 0
         self._under_way = 0
         self._dead_letters = dead_letters
-        self._answered: set[tuple[str, str, str, str]] = set()
+        self._stands = stands
+        self._answered: set[bytes] = set()
 
     async def _until_definite(self, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Return the answer, and whether an earlier one was lost."""
@@ -144,11 +149,11 @@ class InsistentStore(Through):
 
     async def deliver(self, delivery: Delivery) -> Delivered:
         answer, was_lost = await self._until_definite(lambda: self.inner.deliver(delivery))
-        name = delivery[:4]
-        if was_lost and answer is Delivered.DUPLICATE and name not in self._answered:
+        is_first = delivery.commit_id not in self._answered
+        if was_lost and answer is Delivered.DUPLICATE and is_first and self._stands(delivery.commit_id):
             query = Query(tenant=delivery.tenant, name=delivery.name, saga_id=delivery.saga_id)
             answer = Delivered.APPENDED if await self.find(query) else Delivered.KEPT
-        self._answered.add(name)
+        self._answered.add(delivery.commit_id)
         return answer
 
     async def find(self, query: Query) -> Sequence[Summary]:

@@ -98,10 +98,18 @@ class PortModel:
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
-    def commit(self, worker: str | None, turns: Sequence[Turn]) -> list[TurnResult]:
+    def commit(self, worker: str | None, turns: Sequence[Turn], told: Sequence[TurnResult] = ()) -> list[TurnResult]:
+        """Let a batch happen; where two answers are true, the one that was `told` is."""
         if worker is not None:
             self._check_alive(worker)
-        return [self._turn(worker, turn) for turn in turns]
+        results = [self._turn(worker, turn) for turn in turns]
+        for at, (turn, other) in enumerate(zip(turns, told, strict=False)):
+            # Its key is another saga's, its name that of a neighbour in the batch: which of the two a store meets
+            # first is its own affair.
+            is_either = turn.birth is not None and turn.key in self.sagas and results[at] is TurnResult.TAKEN
+            if is_either and other is TurnResult.CONFLICT:
+                results[at] = other
+        return results
 
     def judge(self, worker: str | None, turn: Turn) -> TurnResult:
         """Say what would become of a turn, and change nothing."""

@@ -25,6 +25,7 @@ from tests.servers.postgres import Bench, Place
 from tests.servers.proxy import Proxy
 
 SEED = 20_260
+_STANDS = "SELECT 1 FROM early_events WHERE commit_id = %s UNION ALL SELECT 1 FROM journal WHERE commit_id = %s"
 _TABLES = ("workers", "sagas", "journal", "requests", "early_events", "dead_letters")
 
 # Some statements take so long that the server itself cancels them, others are told that a lock was not to be had.
@@ -50,7 +51,7 @@ class Trouble:
 
     def subject(self) -> Subject:
         """Return a store that is asked again until its answer is definite, on empty tables."""
-        one = InsistentStore(self.make(), self._dead_letters)
+        one = InsistentStore(self.make(), self._dead_letters, self._stands)
         self._insistent.append(one)
         return replace(self._emptied(), store=one)
 
@@ -73,6 +74,9 @@ class Trouble:
     def _dead_letters(self) -> int:
         ((count,),) = self.place.sql("SELECT count(*) FROM dead_letters")
         return int(count)
+
+    def _stands(self, commit_id: bytes) -> bool:
+        return bool(self.place.sql(_STANDS, commit_id, commit_id))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ WRAPPERS: list[Callable[[Store], Any]] = [
     WatchedStore,
     FaultyStore,
     lambda inner: Witness(inner, Notes(Path(os.devnull))),
-    lambda inner: InsistentStore(inner, lambda: 0),
+    lambda inner: InsistentStore(inner, lambda: 0, lambda commit_id: False),
 ]
 
 

@@ -259,7 +259,10 @@ class Twin:
         async def call() -> Any:
             return [TurnResult(result) for result in await self.store.commit(worker, turns)]
 
-        await self.agree(call, lambda _: self.model.commit(worker, turns), f"commit of {len(turns)}")
+        def says(answer: Any) -> Any:
+            return self.model.commit(worker, turns, answer if isinstance(answer, list) else ())
+
+        await self.agree(call, says, f"commit of {len(turns)}")
 
     async def start(self, turn: Turn, commits: bool) -> None:
         def says(answer: Any) -> Any:

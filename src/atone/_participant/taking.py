@@ -166,4 +166,5 @@ def told(error: BaseException) -> str:
     one is.
     """
     problem = describe(error)
-    return problem.message if isinstance(error, AtoneError | Reject) else f"{problem.type}: {problem.message}"
+    kind = problem.type.rpartition(".")[2]  # where it was defined says nothing to them
+    return problem.message if isinstance(error, AtoneError | Reject) else f"{kind}: {problem.message}"
