@@ -163,7 +163,10 @@ async def a_topic_declared_later_reaches_a_member_that_is_there(lab: Lab) -> Non
     same(ids(await member.hear(1)), [first.id], "what was heard first")
     await other.declare(lab.group(), [lab.topic("payment.taken")])
     await lab.published(other, more)
-    same(ids(await member.hear(1)), [more.id], "what was heard of the new topic")
+    heard = await member.hear(1)
+    while ids(heard) == [first.id]:  # it may come once more when topics are shared out anew
+        heard = await member.hear(1)
+    same(ids(heard), [more.id], "what was heard of the new topic")
 
 
 @BrokerCheck
